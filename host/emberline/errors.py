@@ -1,0 +1,17 @@
+"""Errors a user can cause: one family, so that the command line prints them without a traceback.
+
+A message names what was wrong and where (file, layer, bad value). Programming mistakes stay ``ValueError``,
+``TypeError`` or ``AssertionError`` and do get their traceback.
+"""
+
+
+class EmberlineError(Exception):
+    """Base of every error whose message alone tells the user what to change."""
+
+
+class ModelError(EmberlineError):
+    """A network file or graph is damaged, inconsistent or uses something that is not supported."""
+
+
+class ImageError(EmberlineError):
+    """An input frame file is damaged, has the wrong shape or type, or cannot be converted exactly."""
