@@ -1,0 +1,1 @@
+"""What every part agrees on: the architecture, the instruction set, the file and packet formats. Plain Python."""

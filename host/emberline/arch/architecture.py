@@ -1,0 +1,108 @@
+"""The one record that gateware, compiler, emulator and driver are all built from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+PARAMETER_BYTES = 10
+"""Bytes of requantisation parameters per output channel (`emberline.arch.isa.PARAMETERS`)."""
+
+
+def _power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A machine: the lane array, its memories, its clock and its board.
+
+    A *word* is what the lanes take in one cycle, ``lanes_in`` channels of one pixel; a *group* is what they give,
+    ``lanes_out`` channels of one pixel. A word holds ``groups_per_word`` groups.
+    """
+
+    name: str
+    """The preset's name, or any label."""
+    lanes_in: int
+    """Input channels multiplied each cycle: bytes of an activation word. Power of two, 4 to 64."""
+    lanes_out: int
+    """Output channels accumulated each cycle. Power of two, 4 to ``lanes_in``."""
+    activation_depth_words: int
+    """Words in the activation buffer."""
+    weight_depth_words: int
+    """Words in each output lane's weight memory (``lanes_in`` bytes wide)."""
+    program_depth_words: int = 1024
+    """32-bit words of instruction memory."""
+    requantisers: int = 4
+    """Results requantised each cycle. Power of two, at most ``lanes_out``."""
+    clock_hz: int = 100_000_000
+    """Clock of the ``sync`` domain."""
+    uart_baud: int = 1_000_000
+    """Symbol rate of the serial link."""
+    board: str = "simulation"
+    """The board this is built for."""
+    family: str = "generic"
+    """Which vendor primitives multiply: ``generic`` or ``ecp5``."""
+
+    def __post_init__(self) -> None:
+        for field, low, high in (
+            ("lanes_in", 4, 64),
+            ("lanes_out", 4, self.lanes_in),
+            ("requantisers", 1, self.lanes_out),
+        ):
+            value = getattr(self, field)
+            if not _power_of_two(value) or not low <= value <= high:
+                raise ValueError(f"{field} must be a power of two in {low}..{high}, not {value}")
+        for field, low, high in (
+            ("activation_depth_words", 16, 1 << 16),
+            ("weight_depth_words", 16, 1 << 16),
+            ("program_depth_words", 64, 1 << 16),
+            ("clock_hz", 1_000_000, 1_000_000_000),
+            ("uart_baud", 300, self.clock_hz // 4),
+        ):
+            value = getattr(self, field)
+            if not low <= value <= high:
+                raise ValueError(f"{field} must be in {low}..{high}, not {value}")
+        if self.family not in ("generic", "ecp5"):
+            raise ValueError(f"family must be 'generic' or 'ecp5', not {self.family!r}")
+
+    @property
+    def multipliers(self) -> int:
+        """int8 multipliers in the lane array."""
+        return self.lanes_in * self.lanes_out
+
+    @property
+    def groups_per_word(self) -> int:
+        return self.lanes_in // self.lanes_out
+
+    @property
+    def activation_depth_groups(self) -> int:
+        return self.activation_depth_words * self.groups_per_word
+
+    @property
+    def activation_bytes(self) -> int:
+        return self.activation_depth_words * self.lanes_in
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.weight_depth_words * self.multipliers
+
+    @property
+    def parameter_words(self) -> int:
+        """Weight words that hold one output group's requantisation parameters."""
+        return -(-PARAMETER_BYTES // self.lanes_in)
+
+    @property
+    def fingerprint(self) -> int:
+        """32 bits that are equal exactly when programs are interchangeable: lanes, memories, requantisers."""
+        keys = (
+            "lanes_in",
+            "lanes_out",
+            "activation_depth_words",
+            "weight_depth_words",
+            "program_depth_words",
+            "requantisers",
+        )
+        text = json.dumps({key: asdict(self)[key] for key in keys}, sort_keys=True)
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")

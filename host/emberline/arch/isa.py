@@ -1,0 +1,172 @@
+"""The instruction set: layouts of the instructions and of the requantisation parameters.
+
+A program is a list of 32-bit words in the instruction memory. It runs from word 0: a prologue that is executed once
+(``FRAME``, ``RESULT``, ``SET``), then ``BEGIN`` … ``END``, executed once per frame. Instructions have one to
+twenty words; the opcode is in the low four bits of the first.
+
+**Addresses** of the activation buffer count *groups* (``lanes_out`` bytes); a *word* (``lanes_in`` bytes) is
+``groups_per_word`` groups. Source addresses are word aligned. Steps along the source row count words, steps along a
+target or residual row count groups.
+
+**Pointers**: sixteen registers, each an address in groups. A ``ROW`` takes a row's address from a pointer and leaves
+the pointer ``step`` further, wrapped into the ring ``[start, end)``: ``p = p + step; if p >= end: p -= end - start``.
+A feature map in a ring buffer therefore needs no address arithmetic in the program, and a loop body stays the same
+from row to row. Pointers keep their value from frame to frame.
+
+**ROW** computes one row of output pixels (`docs/isa.md` has the pseudo-code)::
+
+    for group in range(groups):
+        load requantisation parameters from weights[parameter_address + group * parameter_words ...]
+        for column in range(columns):
+            sums[lanes_out] = 0; w = weight_address + group * weight_step
+            for ky in range(kernel_rows):          # source row: source + ky * row_step, wrapped into the source ring
+                for kx in range(kernel_columns):
+                    for c in range(channel_words):
+                        offset = column * pixel_step + kx * tap_step + c - pad_words
+                        word = activation[row + offset] if 0 <= offset < row_words else source_zero in every lane
+                        sums += weights[w] @ word;  w += 0 if hold_weight else 1
+            result = clamp(requantise(sums + bias) + target_zero)
+            if add: result = residual addition with activation[residual + group + column * residual_pixel_step]
+            activation[target + group + column * target_pixel_step] = result
+"""
+
+from __future__ import annotations
+
+import enum
+
+from emberline.arch.layout import Field, Layout
+
+POINTER_COUNT = 16
+LOOP_DEPTH = 2
+ADDRESS_WIDTH = 20
+"""Bits of an activation address in groups."""
+
+
+class Opcode(enum.IntEnum):
+    """The low four bits of an instruction's first word."""
+
+    END = 0
+    SET = 1
+    LOOP = 2
+    NEXT = 3
+    BEGIN = 4
+    FRAME = 5
+    RESULT = 6
+    ROW = 7
+
+
+_OPCODE = Field("opcode", 4)
+
+
+def _address(name: str, doc: str) -> Field:
+    return Field(name, ADDRESS_WIDTH, doc=doc)
+
+
+END = Layout("END", (_OPCODE,))
+SET = Layout("SET", (_OPCODE, Field("pointer", 4, doc="which pointer"), _address("value", "its new value")))
+LOOP = Layout("LOOP", (_OPCODE, Field("count", 16, doc="how often the body runs, at least 1")))
+NEXT = Layout("NEXT", (_OPCODE,))
+BEGIN = Layout("BEGIN", (_OPCODE, Field("wait_rows", 12, doc="input rows that must have arrived")))
+FRAME = Layout(
+    "FRAME",
+    (
+        _OPCODE,
+        Field("channels", 8, doc="bytes of one pixel on the link, 1 to lanes_in"),
+        Field("window", 8, doc="pixels side by side in one stored word; window * channels <= lanes_in"),
+        Field("skip", 8, doc="pixels to take in before the first word is stored: window - 1 - left padding"),
+        Field("stride", 4, doc="pixels from one stored word to the next"),
+        Field("columns", 12, doc="pixels of one row on the link"),
+        Field("stored_columns", 12, doc="words of one stored row"),
+        Field("zero", 8, signed=True, doc="what lies left and right of the frame: its zero point"),
+        _address("start", "first group of the frame ring"),
+        Field("ring_rows", 12, doc="rows in the frame ring; its end is start + ring_rows * stored_columns words"),
+    ),
+)
+RESULT = Layout(
+    "RESULT",
+    (_OPCODE, _address("start", "first group of the result, word aligned"), Field("words", 16, doc="words to send")),
+)
+ROW = Layout(
+    "ROW",
+    (
+        _OPCODE,
+        Field("add", 1, doc="a residual addition follows the requantisation; the instruction has the ADD fields"),
+        Field("fence", 1, doc="wait until every earlier ROW has written its last group"),
+        Field("hold_result", 1, doc="wait until the previous frame's result has been released"),
+        Field("hold_weight", 1, doc="every tap uses the group's first weight word (pooling)"),
+        Field("wait_rows", 12, doc="frame rows that must be in the ring and not released"),
+        Field("release_rows", 8, doc="frame rows that are no longer needed once this ROW has read them"),
+        Field("source_pointer", 4, doc="pointer to the first source row"),
+        _address("source_step", "how far that pointer moves"),
+        _address("source_start", "first group of the source ring"),
+        _address("source_end", "first group behind the source ring"),
+        _address("row_step", "groups from one kernel row to the next"),
+        Field("row_words", 16, doc="words of the source row, counted from the pointer; padding lies outside"),
+        Field("pad_words", 12, doc="words of padding left of the row"),
+        Field("pixel_step", 12, doc="words from one output column's window to the next"),
+        Field("tap_step", 12, doc="words from one kernel column to the next"),
+        Field("kernel_rows", 8, doc="at least 1"),
+        Field("kernel_columns", 8, doc="at least 1"),
+        Field("channel_words", 12, doc="words of one pixel that are multiplied, at least 1"),
+        Field("source_zero", 8, signed=True, doc="value of the padding"),
+        Field("target_pointer", 4, doc="pointer to the target row"),
+        _address("target_step", "how far that pointer moves"),
+        _address("target_start", "first group of the target ring"),
+        _address("target_end", "first group behind the target ring"),
+        Field("target_pixel_step", 12, doc="groups from one target pixel to the next"),
+        Field("columns", 12, doc="target pixels, at least 1"),
+        Field("groups", 12, doc="groups of each target pixel that are computed, at least 1"),
+        Field("target_zero", 8, signed=True, doc="output zero point of the requantisation"),
+        Field("clamp_min", 8, signed=True, doc="smallest requantised value"),
+        Field("clamp_max", 8, signed=True, doc="largest requantised value"),
+        Field("weight_address", 16, doc="first weight word of group 0"),
+        Field("weight_step", 16, doc="weight words from one group to the next"),
+        Field("parameter_address", 16, doc="first parameter word of group 0"),
+        Field("pace", 16, doc="cycles of one target pixel: at least the taps, and what `timing.minimum_pace` says"),
+    ),
+)
+ADD = Layout(
+    "ADD",
+    (
+        Field("residual_pointer", 4, doc="pointer to the residual row"),
+        _address("residual_step", "how far that pointer moves"),
+        _address("residual_start", "first group of the residual ring"),
+        _address("residual_end", "first group behind the residual ring"),
+        Field("residual_pixel_step", 12, doc="groups from one residual pixel to the next"),
+        Field("residual_zero", 8, signed=True, doc="zero point of the residual"),
+        Field("sum_zero", 8, signed=True, doc="zero point of the sum"),
+        Field("sum_min", 8, signed=True, doc="smallest sum"),
+        Field("sum_max", 8, signed=True, doc="largest sum"),
+        Field("result_multiplier", 31, doc="scales the requantised result (its zero point is target_zero)"),
+        Field("result_shift", 5, doc="right shift after it"),
+        Field("residual_multiplier", 31, doc="scales the residual"),
+        Field("residual_shift", 5, doc="right shift after it"),
+        Field("sum_multiplier", 31, doc="scales the sum"),
+        Field("sum_shift", 5, doc="right shift after it"),
+    ),
+)
+"""The words that follow a ROW whose ``add`` is 1."""
+
+LAYOUTS: dict[Opcode, Layout] = {
+    Opcode.END: END,
+    Opcode.SET: SET,
+    Opcode.LOOP: LOOP,
+    Opcode.NEXT: NEXT,
+    Opcode.BEGIN: BEGIN,
+    Opcode.FRAME: FRAME,
+    Opcode.RESULT: RESULT,
+    Opcode.ROW: ROW,
+}
+
+PARAMETERS = Layout(
+    "PARAMETERS",
+    (
+        Field("bias", 32, signed=True, doc="int32 bias, input zero point folded in"),
+        Field("multiplier", 31, doc="requantisation multiplier, Q0.31"),
+        Field("reserved", 1, doc="zero"),
+        Field("left_shift", 8, doc="left shift before the multiplication, 0 to 31"),
+        Field("right_shift", 8, doc="rounding right shift after it, 0 to 31"),
+    ),
+)
+"""Requantisation parameters of one output channel, in its lane's weight memory: the first 10 bytes, little endian,
+of ``parameter_words`` weight words; the other bytes are zero."""

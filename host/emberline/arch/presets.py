@@ -1,0 +1,57 @@
+"""The machines that have a name."""
+
+from __future__ import annotations
+
+from emberline.arch.architecture import Architecture
+
+PRESETS: dict[str, Architecture] = {
+    architecture.name: architecture
+    for architecture in (
+        Architecture(
+            name="ulx3s-85f",
+            lanes_in=16,
+            lanes_out=8,
+            activation_depth_words=8192,
+            weight_depth_words=1024,
+            clock_hz=100_000_000,
+            uart_baud=1_000_000,
+            board="ulx3s-85f",
+            family="ecp5",
+        ),
+        Architecture(
+            name="max10-10m50",
+            lanes_in=16,
+            lanes_out=8,
+            activation_depth_words=5120,
+            weight_depth_words=768,
+            program_depth_words=768,
+            clock_hz=100_000_000,
+            board="max10-10m50",
+        ),
+        Architecture(
+            name="tiny-4x4",
+            lanes_in=4,
+            lanes_out=4,
+            activation_depth_words=32768,
+            weight_depth_words=8192,
+            requantisers=1,
+            clock_hz=48_000_000,
+        ),
+        Architecture(
+            name="small-8x8",
+            lanes_in=8,
+            lanes_out=8,
+            activation_depth_words=16384,
+            weight_depth_words=2048,
+            requantisers=2,
+            clock_hz=100_000_000,
+        ),
+    )
+}
+
+
+def preset(name: str) -> Architecture:
+    """The preset called ``name``; ``ValueError`` lists the names if there is none."""
+    if name not in PRESETS:
+        raise ValueError(f"no architecture is called {name!r}; there are {', '.join(sorted(PRESETS))}")
+    return PRESETS[name]
