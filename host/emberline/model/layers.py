@@ -153,7 +153,8 @@ class Convolution(_Clamped):
         weights: int8 ``[out, kernel_h, kernel_w, in / groups]``.
         bias: int32 ``[out]``.
         weight_scales: float32 ``[out]``, or ``[1]`` for one scale per tensor.
-        multiplier: int32 ``[out]``, 0 or 2**30..2**31-1: the fraction of the real multiplier, times 2**31.
+        multiplier: int32 ``[out]``, 0..2**31-1: the fraction of the real multiplier, times 2**31. It is normalised (0, or
+            2**30 and more) except in a MEAN that a front end expresses as a depthwise convolution of ones.
         shift: int32 ``[out]``, its exponent, -31..30: positive shifts left (LiteRT's sign).
         stride, dilation: (y, x).
         fully_connected: the kernel covers the whole unpadded input, in NHWC order. The arithmetic is the same; LiteRT
@@ -182,8 +183,8 @@ class Convolution(_Clamped):
         _freeze(self, "weight_scales", np.float32, (1,) if self.weight_scales.shape == (1,) else (out,))
         if not (np.isfinite(self.weight_scales).all() and (self.weight_scales >= 0).all()):
             raise self._refuse("weight scales must be finite and not negative")
-        if ((self.multiplier < 1 << 30) & (self.multiplier != 0)).any():
-            raise self._refuse("every multiplier must be 0 or 2**30..2**31-1")
+        if self.multiplier.min() < 0:
+            raise self._refuse("multipliers must not be negative")
         if self.shift.min() < -31 or self.shift.max() > 30:
             raise self._refuse(f"shifts must be in -31..30, not {self.shift.min()}..{self.shift.max()}")
         if self.groups < 1 or out % self.groups:
@@ -320,6 +321,8 @@ class Softmax(Layer):
 
     def check(self, maps: Maps) -> None:
         self._require_inputs(1, 1)
+        if maps[self.output].channels >= 4096:
+            raise self._refuse("the fixed-point sum of a softmax holds fewer than 4096 channels")
         self._require_output(maps, maps[self.inputs[0]].shape)
         if maps[self.output].quantisation != Quantisation(1 / 256, -128):
             raise self._refuse(f"output must have scale 1/256, zero point -128, not {maps[self.output].quantisation}")
