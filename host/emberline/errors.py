@@ -15,3 +15,7 @@ class ModelError(EmberlineError):
 
 class ImageError(EmberlineError):
     """An input frame file is damaged, has the wrong shape or type, or cannot be converted exactly."""
+
+
+class SimulationError(EmberlineError):
+    """The RTL simulation cannot be built or run: a tool is missing, a build failed, or the simulator died."""
