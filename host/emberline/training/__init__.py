@@ -1,0 +1,1 @@
+"""The network of our own: data, model, training loop, post-training quantisation and export (extra ``train``)."""
