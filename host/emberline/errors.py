@@ -19,3 +19,15 @@ class ImageError(EmberlineError):
 
 class SimulationError(EmberlineError):
     """The RTL simulation cannot be built or run: a tool is missing, a build failed, or the simulator died."""
+
+
+class CompileError(EmberlineError):
+    """A network cannot run on an architecture; names the layer that decides and the reason."""
+
+
+class ProgramError(EmberlineError):
+    """A program file is damaged, foreign, of another version or made for another machine."""
+
+
+class EmulationError(EmberlineError):
+    """A program does something that the instruction set forbids; names the instruction."""
