@@ -44,7 +44,13 @@ def convolution(x: Frames, layer: Convolution, input_zero_point: int, output_zer
         groups=layer.groups,
     )
     return numerics.requantise(
-        sums, layer.multiplier, layer.shift, output_zero_point, layer.activation_min, layer.activation_max
+        sums,
+        layer.multiplier,
+        layer.shift,
+        output_zero_point,
+        layer.activation_min,
+        layer.activation_max,
+        layer.single_rounding,
     )
 
 

@@ -154,11 +154,12 @@ class Convolution(_Clamped):
         bias: int32 ``[out]``.
         weight_scales: float32 ``[out]``, or ``[1]`` for one scale per tensor.
         multiplier: int32 ``[out]``, 0..2**31-1: the fraction of the real multiplier, times 2**31. It is normalised (0, or
-            2**30 and more) except in a MEAN that a front end expresses as a depthwise convolution of ones.
+            2**30 and more) except in a MEAN, expressed as a depthwise convolution of ones, and in fully connected layers.
         shift: int32 ``[out]``, its exponent, -31..30: positive shifts left (LiteRT's sign).
         stride, dilation: (y, x).
-        fully_connected: the kernel covers the whole unpadded input, in NHWC order. The arithmetic is the same; LiteRT
-            only derives the multiplier of a fully connected layer differently.
+        fully_connected: the kernel covers the whole unpadded input, in NHWC order. The arithmetic is that of any other
+            convolution; LiteRT only defines the rounding of a fully connected layer differently (``requantisation``).
+        single_rounding: requantise with one rounding, halves up, instead of LiteRT's two.
     """
 
     weights: NDArray[np.int8]
@@ -171,6 +172,7 @@ class Convolution(_Clamped):
     padding: Padding = NO_PADDING
     groups: int = 1
     fully_connected: bool = False
+    single_rounding: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

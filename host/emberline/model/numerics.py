@@ -65,25 +65,38 @@ def rounding_divide_by_pot(x: Integers, exponent: Integers) -> NDArray[np.int64]
     return rounded
 
 
-def multiply_by_quantised_multiplier(x: Integers, multiplier: Integers, shift: Integers) -> NDArray[np.int64]:
-    """``x * multiplier / 2**31 * 2**shift`` with LiteRT's two roundings.
+def multiply_by_quantised_multiplier(
+    x: Integers, multiplier: Integers, shift: Integers, single_rounding: bool = False
+) -> NDArray[np.int64]:
+    """``x * multiplier / 2**31 * 2**shift`` with LiteRT's two roundings, or with one.
 
     Parameters:
         x: int32 values, channels last.
         multiplier: 0..2**31-1, one or per channel.
         shift: -31..30, positive shifts left, one or per channel. The left shift wraps to int32 as the reference does.
+        single_rounding: round the whole product once, halves up; the same thing where ``shift`` is not negative.
     """
     left, right = np.maximum(shift, 0), np.maximum(np.negative(shift), 0)
     if np.any(left):
         x = wrap_int32(np.asarray(x, np.int64) << left)
+    if single_rounding:
+        total = np.asarray(right + 31, np.int64)
+        once: NDArray[np.int64] = (np.asarray(x, np.int64) * multiplier + (np.int64(1) << (total - 1))) >> total
+        return once
     return rounding_divide_by_pot(saturating_rounding_doubling_high_mul(x, multiplier), right)
 
 
 def requantise(
-    accumulators: Integers, multiplier: Integers, shift: Integers, zero_point: int, minimum: int, maximum: int
+    accumulators: Integers,
+    multiplier: Integers,
+    shift: Integers,
+    zero_point: int,
+    minimum: int,
+    maximum: int,
+    single_rounding: bool = False,
 ) -> NDArray[np.int8]:
     """int32 accumulators, channels last, to int8: scale (see above), add the output zero point, clamp."""
-    scaled = multiply_by_quantised_multiplier(accumulators, multiplier, shift)
+    scaled = multiply_by_quantised_multiplier(accumulators, multiplier, shift, single_rounding)
     scaled += zero_point
     np.clip(scaled, minimum, maximum, out=scaled)
     return scaled.astype(np.int8)
@@ -134,25 +147,12 @@ def quantise_multipliers(reals: NDArray[np.float64]) -> tuple[NDArray[np.int32],
 def convolution_multipliers(
     input_scale: float, weight_scales: NDArray[np.float32], output_scale: float, channels: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Multiplier and shift ``[channels]`` of CONV_2D, DEPTHWISE_CONV_2D and per-channel FULLY_CONNECTED.
+    """Multiplier and shift ``[channels]`` of CONV_2D and DEPTHWISE_CONV_2D.
 
     ``double(input_scale) * double(weight_scale) / double(output_scale)``, in this order.
     """
     reals = float(input_scale) * weight_scales.astype(np.float64) / float(output_scale)
     return quantise_multipliers(np.broadcast_to(reals, (channels,)))
-
-
-def fully_connected_multipliers(
-    input_scale: float, weight_scales: NDArray[np.float32], output_scale: float, channels: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Multiplier and shift ``[channels]`` of FULLY_CONNECTED.
-
-    With one weight scale the product of the scales is rounded to float32 before the double division.
-    """
-    if weight_scales.size > 1:
-        return convolution_multipliers(input_scale, weight_scales, output_scale, channels)
-    product = float(np.float32(input_scale) * weight_scales[0])
-    return quantise_multipliers(np.full(channels, product / float(output_scale)))
 
 
 def add_parameters(scale_a: float, scale_b: float, output_scale: float) -> AddParameters:

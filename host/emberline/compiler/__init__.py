@@ -1,0 +1,1 @@
+"""From a trained, quantised network to a program of the accelerator."""
