@@ -1,0 +1,1 @@
+"""What becomes hardware: Amaranth components with contracts."""

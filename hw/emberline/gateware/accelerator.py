@@ -1,0 +1,325 @@
+"""The accelerator without its link: sequencer, lanes, requantisers, activation buffer, frame input, result output."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from emberline.arch.architecture import Architecture
+from emberline.gateware import activation_buffer, lane, requantiser, residual_adder, row_issuer
+from emberline.gateware.activation_buffer import ActivationBuffer
+from emberline.gateware.frame_writer import ROW_BYTES_WIDTH, ROW_COUNT_WIDTH, FrameWriter
+from emberline.gateware.lane import CHUNK_WIDTH, Lane, weight_write_layout
+from emberline.gateware.requantiser import Requantiser
+from emberline.gateware.residual_adder import ResidualAdder
+from emberline.gateware.residual_reader import ResidualReader
+from emberline.gateware.result_reader import RESULT_BYTES_WIDTH, ResultReader
+from emberline.gateware.result_writer import ResultWriter
+from emberline.gateware.row_issuer import RowIssuer
+from emberline.gateware.sequencer import Sequencer
+from emberline.gateware.structures import delayed
+
+CONTEXT_COUNT = 2
+"""ROWs in flight: the one whose taps are walked and the one whose results are under way."""
+
+
+def weight_chunk_count(architecture: Architecture) -> int:
+    """Four-byte pieces of the weight image."""
+    return architecture.weight_bytes * 8 // CHUNK_WIDTH
+
+
+class Accelerator(wiring.Component):
+    """Runs a compiled program on frames, one at a time, and counts their cycles.
+
+    Members:
+        program_enable, program_address, program_data: writes into the instruction memory, always accepted.
+        weight_enable, weight_address, weight_data: four bytes of the weight image at byte ``4 * weight_address``.
+        i_frame: bytes of frame rows; frame_free_rows, frame_row_bytes, frame_commit, frame_abort: `FrameWriter`.
+        o_result: bytes of the result after result_start; result_bytes their number; result_valid: the result of the
+            last of ``frames_done`` frames is there until result_release.
+        start, running, fault, cycles, stall_cycles: `Sequencer`.
+        clear: stop and reset all control state; the memories keep their contents.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self._architecture = architecture
+        super().__init__(
+            {
+                "program_enable": In(1),
+                "program_address": In(range(architecture.program_depth_words)),
+                "program_data": In(32),
+                "weight_enable": In(1),
+                "weight_address": In(range(weight_chunk_count(architecture))),
+                "weight_data": In(CHUNK_WIDTH),
+                "i_frame": In(stream.Signature(8)),
+                "frame_free_rows": Out(ROW_COUNT_WIDTH),
+                "frame_row_bytes": Out(ROW_BYTES_WIDTH),
+                "frame_commit": In(1),
+                "frame_abort": In(1),
+                "frames_done": Out(16),
+                "result_valid": Out(1),
+                "result_bytes": Out(RESULT_BYTES_WIDTH),
+                "result_start": In(1),
+                "result_release": In(1),
+                "o_result": Out(stream.Signature(8)),
+                "start": In(1),
+                "clear": In(1),
+                "running": Out(1),
+                "fault": Out(8),
+                "cycles": Out(32),
+                "stall_cycles": Out(32),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        self._core = ResetInserter(self.clear)
+        m.submodules.sequencer = self._core(self._build_sequencer(m))
+        m.submodules.buffer = self._core(self._build_buffer(m))
+        m.submodules.issuer = self._core(self._build_issuer(m))
+        self._build_lanes(m)
+        self._build_results(m)
+        return m
+
+    def _build_sequencer(self, m: Module) -> Sequencer:
+        self._sequencer = sequencer = Sequencer(self._architecture)
+        m.d.comb += [
+            sequencer.write_enable.eq(self.program_enable),
+            sequencer.write_address.eq(self.program_address),
+            sequencer.write_data.eq(self.program_data),
+            sequencer.start.eq(self.start),
+            sequencer.result_release.eq(self.result_release),
+            self.running.eq(sequencer.running),
+            self.fault.eq(sequencer.fault),
+            self.frames_done.eq(sequencer.frames_done),
+            self.result_valid.eq(sequencer.result_valid),
+            self.cycles.eq(sequencer.cycles),
+            self.stall_cycles.eq(sequencer.stall_cycles),
+        ]
+        return sequencer
+
+    def _build_buffer(self, m: Module) -> ActivationBuffer:
+        """The activation buffer with the frame input and the result output at its shared port."""
+        self._buffer = buffer = ActivationBuffer(self._architecture)
+        sequencer = self._sequencer
+        frame = FrameWriter(self._architecture)
+        m.submodules.frame_writer = self._core(frame)
+        connect(m, flipped(self.i_frame), frame.i_bytes)
+        m.d.comb += [
+            frame.settings.eq(sequencer.o_frame),
+            frame.i_configure.eq(sequencer.o_frame_configure),
+            frame.i_commit.eq(self.frame_commit),
+            frame.i_abort.eq(self.frame_abort),
+            frame.i_release.eq(sequencer.o_release),
+            frame.i_release_count.eq(sequencer.o_release_count),
+            self.frame_free_rows.eq(frame.o_free_rows),
+            self.frame_row_bytes.eq(frame.o_row_bytes),
+            sequencer.i_rows.eq(frame.o_committed),
+            sequencer.i_rows_count.eq(frame.o_committed_count),
+            buffer.frame_valid.eq(frame.o_valid),
+            buffer.frame_address.eq(frame.o_address),
+            buffer.frame_word.eq(frame.o_word),
+            frame.i_ready.eq(buffer.frame_ready),
+        ]
+        result = ResultReader(self._architecture)
+        m.submodules.result_reader = self._core(result)
+        connect(m, result.o_bytes, flipped(self.o_result))
+        m.d.comb += [
+            result.settings.eq(sequencer.o_result),
+            result.i_configure.eq(sequencer.o_result_configure),
+            result.i_start.eq(self.result_start),
+            self.result_bytes.eq(result.o_size),
+            buffer.result_valid.eq(result.o_valid),
+            buffer.result_address.eq(result.o_address),
+            result.i_ready.eq(buffer.result_ready),
+            result.i_done.eq(buffer.result_done),
+            result.i_word.eq(buffer.shared_word),
+        ]
+        return buffer
+
+    def _build_issuer(self, m: Module) -> RowIssuer:
+        """Hand rows from the sequencer to the issuer, and keep what the later stages need in one of two contexts."""
+        architecture, sequencer = self._architecture, self._sequencer
+        self._issuer = issuer = RowIssuer(architecture)
+        group_bits = architecture.groups_per_word.bit_length() - 1
+        row, settings = sequencer.o_row, issuer.i_settings
+        resolved = ("source", "row_step", "row_back", "row_threshold")
+        m.d.comb += [settings[name].eq(row[name]) for name, _ in settings.shape() if name not in resolved]
+        # These settle while the pointers are resolved: registers, to keep the subtractions out of the hand-over.
+        row_back = Signal.like(settings.row_back)
+        row_threshold = Signal.like(settings.row_threshold)
+        m.d.sync += [
+            row_back.eq((row.row_step - (row.source_end - row.source_start)) >> group_bits),
+            row_threshold.eq((row.source_end - row.row_step) >> group_bits),
+        ]
+        taken = Signal()
+        context = Signal()
+        m.d.comb += [
+            settings.source.eq(sequencer.o_source >> group_bits),
+            settings.row_step.eq(row.row_step >> group_bits),
+            settings.row_back.eq(row_back),
+            settings.row_threshold.eq(row_threshold),
+            issuer.i_valid.eq(sequencer.o_row_valid),
+            issuer.i_context.eq(context),
+            taken.eq(issuer.i_valid & issuer.o_ready),
+            sequencer.i_row_taken.eq(taken),
+            sequencer.i_row_end.eq(issuer.o_end),
+        ]
+        with m.If(taken):
+            m.d.sync += context.eq(~context)
+        with m.If(self.clear):
+            m.d.sync += context.eq(0)
+        self._build_contexts(m, taken, context)
+        return issuer
+
+    def _build_contexts(self, m: Module, taken: Value, context: Value) -> None:
+        sequencer = self._sequencer
+        row, add = sequencer.o_row, sequencer.o_add
+        self._writer = writer = ResultWriter(self._architecture)
+        self._adder = adder = ResidualAdder(self._architecture.lanes_out, family=self._architecture.family)
+        self._reader = reader = ResidualReader(self._architecture)
+        self._adds = Signal(CONTEXT_COUNT)
+        self._requantiser_settings = Signal(data.ArrayLayout(requantiser.SETTINGS, CONTEXT_COUNT))
+        targets = Signal.like(writer.settings)
+        additions = Signal.like(adder.settings)
+        m.d.comb += [writer.settings.eq(targets), adder.settings.eq(additions)]
+        for index in range(CONTEXT_COUNT):
+            with m.If(taken & (context == index)):
+                m.d.sync += [
+                    self._adds[index].eq(row.add),
+                    *[self._requantiser_settings[index][name].eq(row[name]) for name, _ in requantiser.SETTINGS],
+                    targets[index].target.eq(sequencer.o_target),
+                    *[targets[index][name].eq(row[name]) for name in ("target_pixel_step", "columns", "groups")],
+                    additions[index].result_zero.eq(row.target_zero),
+                    *[
+                        additions[index][name].eq(add[name])
+                        for name, _ in residual_adder.SETTINGS
+                        if name != "result_zero"
+                    ],
+                ]
+        m.d.comb += [
+            reader.i_start.eq(taken & row.add),
+            reader.i_settings.residual.eq(sequencer.o_residual),
+            reader.i_settings.residual_pixel_step.eq(add.residual_pixel_step),
+            reader.i_settings.columns.eq(row.columns),
+            reader.i_settings.groups.eq(row.groups),
+        ]
+
+    def _build_lanes(self, m: Module) -> None:
+        """The array: everything enters at lane 0 and is forwarded."""
+        architecture, issuer, buffer = self._architecture, self._issuer, self._buffer
+        # Activations: the buffer's two cycles, then one register that puts the padding in.
+        inside = delayed(m, issuer.o_inside, activation_buffer.READ_LATENCY, name="inside")
+        zero = delayed(m, issuer.o_zero, activation_buffer.READ_LATENCY, name="padding")
+        activation = Signal(8 * architecture.lanes_in, reset_less=True)
+        m.d.comb += buffer.read_address.eq(issuer.o_address)
+        m.d.sync += activation.eq(
+            Mux(inside, buffer.read_word, zero.as_unsigned().replicate(architecture.lanes_in))
+        )
+        # Weight addresses reach a lane two cycles before the activation.
+        weight_address = delayed(m, issuer.o_weight_address, 1, name="weight_address")
+        control = Signal(lane.CONTROL)
+        write = Signal(weight_write_layout(architecture), reset_less=True)
+        fields = Cat(write.chunk, write.lane, write.address)
+        m.d.sync += [
+            control.eq(issuer.o_control),
+            write.enable.eq(self.weight_enable),
+            write.data.eq(self.weight_data),
+        ]
+        if len(self.weight_address) == len(fields):
+            m.d.sync += fields.eq(self.weight_address)
+        else:  # one chunk in a lane's word: the chunk field exists but counts nothing
+            m.d.sync += [write.chunk.eq(0), Cat(write.lane, write.address).eq(self.weight_address)]
+
+        self._lanes = []
+        for index in range(architecture.lanes_out):
+            unit = Lane(architecture, index)
+            m.submodules[f"lane_{index}"] = self._core(unit)
+            m.d.comb += [
+                unit.i_write.eq(write),
+                unit.i_address.eq(weight_address),
+                unit.i_control.eq(control),
+                unit.i_activation.eq(activation),
+            ]
+            write, weight_address = unit.o_write, unit.o_address
+            control, activation = unit.o_control, unit.o_activation
+            self._lanes.append(unit)
+
+    def _build_results(self, m: Module) -> None:
+        """Requantise, gather the skewed lanes into a group, add, write."""
+        architecture = self._architecture
+        share = architecture.lanes_out // architecture.requantisers
+        last = architecture.lanes_out - 1
+        channels = []
+        for index in range(architecture.requantisers):
+            lanes = self._lanes[index * share : (index + 1) * share]
+            unit = Requantiser(share, family=architecture.family)
+            m.submodules[f"requantiser_{index}"] = self._core(unit)
+            m.d.comb += unit.settings.eq(self._requantiser_settings)
+            for position, each in enumerate(lanes):
+                m.d.comb += [
+                    unit.i_valid[position].eq(each.o_valid),
+                    unit.i_contexts[position].eq(each.o_context),
+                    unit.i_sums[position].eq(each.o_sum),
+                    unit.i_parameters[position].eq(each.o_parameters),
+                ]
+            # Lane n's result comes n cycles after lane 0's: one delay line, tapped where each lane has waited enough.
+            line = [unit.o_value]
+            for stage in range(last - index * share):
+                line.append(delayed(m, line[-1], 1, name=f"skew_{index}_{stage}"))
+            channels += [line[last - index * share - position] for position in range(share)]
+
+        group = Cat(*channels)
+        final = self._lanes[-1]
+        valid = Signal()
+        context = Signal()
+        m.d.comb += [
+            Cat(valid).eq(self._delay(m, final.o_valid, requantiser.LATENCY, "group_valid", reset=True)),
+            Cat(context).eq(self._delay(m, final.o_context, requantiser.LATENCY, "group_context")),
+        ]
+        self._build_write(m, group, valid, context)
+
+    def _build_write(self, m: Module, group: Value, valid: Value, context: Value) -> None:
+        buffer, adder, reader, writer = self._buffer, self._adder, self._reader, self._writer
+        m.submodules.adder = self._core(adder)
+        m.submodules.residual_reader = self._core(reader)
+        m.submodules.writer = self._core(writer)
+        add = self._adds.bit_select(context, 1)
+        m.d.comb += [
+            adder.i_valid.eq(valid & add),
+            adder.i_context.eq(context),
+            adder.i_result.as_value().eq(group),
+            adder.i_residual.as_value().eq(reader.o_group),
+            reader.i_take.eq(valid & add),
+            buffer.residual_valid.eq(reader.o_valid),
+            buffer.residual_address.eq(reader.o_address),
+            reader.i_ready.eq(buffer.residual_ready),
+            reader.i_done.eq(buffer.residual_done),
+            reader.i_word.eq(buffer.shared_word),
+            # A ROW with an addition and one without are never in flight together.
+            writer.i_valid.eq((valid & ~add) | adder.o_valid),
+            writer.i_context.eq(Mux(adder.o_valid, adder.o_context, context)),
+            writer.i_group.eq(Mux(adder.o_valid, adder.o_sum.as_value(), group)),
+            buffer.write_valid.eq(writer.o_valid),
+            buffer.write_address.eq(writer.o_address),
+            buffer.write_group.eq(writer.o_group),
+            self._sequencer.i_row_done.eq(writer.o_done),
+        ]
+
+    def _delay(self, m: Module, value: Value, cycles: int, name: str, *, reset: bool = False) -> Value:
+        """`delayed`, cleared with the core."""
+        inner = Module()
+        result = Signal(value.shape(), name=f"{name}_out")
+        inner.d.comb += result.eq(delayed(inner, value, cycles, name=name, reset=reset))
+        m.submodules += self._core(inner)
+        return result
+
+
+def write_latency(architecture: Architecture, *, add: bool) -> int:
+    """Cycles from a ROW's last tap in the issuer to the write of its last group: the sum of the stages above."""
+    array = row_issuer.LATENCY + activation_buffer.READ_LATENCY + 1 + architecture.lanes_out - 1
+    result = lane.sum_latency(architecture) + requantiser.LATENCY + 1
+    return array + result + (residual_adder.latency(architecture.lanes_out) if add else 0)
+
+

@@ -1,0 +1,1 @@
+"""Lattice ECP5 primitives, one file each."""

@@ -1,0 +1,94 @@
+"""Top levels: the accelerator with its link, for the simulator and for boards with a serial line."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from emberline.arch.architecture import Architecture
+from emberline.gateware.accelerator import Accelerator
+from emberline.gateware.link.host_link import HostLink
+from emberline.gateware.link.uart import UartReceiver, UartTransmitter, divisor
+
+SIMULATION_SILENCE_CYCLES = 20_000
+"""A simulated host does not pause inside a packet."""
+
+SILENCE_SECONDS = 0.05
+"""A host's operating system and its serial adapter may pause for some milliseconds."""
+
+
+def connect_core(m: Module, link: HostLink, accelerator: Accelerator) -> None:
+    """Connects the link to the accelerator's ports of the same names."""
+    for name, member in link.core.signature.members.items():
+        ours, theirs = getattr(link.core, name), getattr(accelerator, name)
+        if member.is_signature:
+            wiring.connect(m, ours, theirs)
+        elif member.flow is Out:
+            m.d.comb += theirs.eq(ours)
+        else:
+            m.d.comb += ours.eq(theirs)
+
+
+class SimulationTop(wiring.Component):
+    """The accelerator and its link as a simulator sees them.
+
+    Parameters: ``architecture``; ``silence_cycles``, the pause inside a packet after which it is given up.
+
+    Members: ``i_bytes``, ``o_bytes``: the host's byte streams.
+    """
+
+    def __init__(self, architecture: Architecture, *, silence_cycles: int = SIMULATION_SILENCE_CYCLES) -> None:
+        self._architecture = architecture
+        self._silence_cycles = silence_cycles
+        super().__init__({"i_bytes": In(stream.Signature(8)), "o_bytes": Out(stream.Signature(8))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.accelerator = accelerator = Accelerator(self._architecture)
+        m.submodules.link = link = HostLink(self._architecture, silence_cycles=self._silence_cycles)
+        connect_core(m, link, accelerator)
+        wiring.connect(m, wiring.flipped(self.i_bytes), link.i)
+        wiring.connect(m, link.o, wiring.flipped(self.o_bytes))
+        return m
+
+
+class UartTop(wiring.Component):
+    """The accelerator behind a serial line.
+
+    Parameters: ``architecture`` (its ``clock_hz`` and ``uart_baud`` set the line's speed).
+
+    Members:
+        rx, tx: the line, seen from the board.
+        running, faulted: the machine's state. active: a packet byte is travelling in either direction.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self._architecture = architecture
+        super().__init__(
+            {"rx": In(1, init=1), "tx": Out(1, init=1), "running": Out(1), "faulted": Out(1), "active": Out(1)}
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        architecture = self._architecture
+        bit_cycles = divisor(architecture.clock_hz, architecture.uart_baud)
+        silence_cycles = max(round(architecture.clock_hz * SILENCE_SECONDS), 40 * bit_cycles)
+        m = Module()
+        m.submodules.accelerator = accelerator = Accelerator(architecture)
+        m.submodules.link = link = HostLink(architecture, silence_cycles=silence_cycles)
+        m.submodules.receiver = receiver = UartReceiver(bit_cycles)
+        m.submodules.transmitter = transmitter = UartTransmitter(bit_cycles)
+        connect_core(m, link, accelerator)
+        wiring.connect(m, receiver.o, link.i)
+        wiring.connect(m, link.o, transmitter.i)
+        m.d.comb += [
+            receiver.rx.eq(self.rx),
+            self.tx.eq(transmitter.tx),
+            link.line_error.eq(receiver.error),
+        ]
+        m.d.sync += [
+            self.running.eq(accelerator.running),
+            self.faulted.eq(accelerator.fault != 0),
+            self.active.eq(~self.rx | ~self.tx),
+        ]
+        return m

@@ -1,0 +1,293 @@
+"""Executes requests on the accelerator."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.framing import PacketEnd
+from emberline.arch.packets import PROTOCOL_VERSION, REQUEST, RESPONSE, ROWS, RequestType, ResponseCode
+from emberline.gateware.link.core_ports import CHUNK_BYTES, CoreSignature
+from emberline.gateware.link.packet_receiver import END_WIDTH
+from emberline.gateware.link.payload import WORD_BYTES, RowWriter, WordWriter
+from emberline.gateware.link.responder import Responder
+from emberline.gateware.structures import structure
+
+SETTLE_CYCLES = 4
+"""From an effect on the machine to the state that the response reports."""
+
+
+class Command(wiring.Component):
+    """Carries out requests one after the other and responds to each (`docs/protocol.md` is the specification).
+
+    A request that has the type and the sequence number of the last one that succeeded is a retry: it is answered
+    ``OK`` again and has no second effect. Payloads of writes go straight into the memories, damaged or not; rows
+    count only if the whole request was good.
+
+    Parameters: ``architecture``.
+
+    Members:
+        i_header, i_payload, i_end: requests, as `PacketReceiver` gives them; the header's payload must stay
+            unchanged until ``i_end`` is transferred.
+        o_header, o_payload: responses, as `PacketTransmitter` takes them.
+        header_error, line_error: strobes to be counted.
+        core: the accelerator.
+
+    About 20 cycles from the end of a request to the first byte of its response. Nothing on ``core`` can block it,
+    save a result that is announced and not delivered.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self._architecture = architecture
+        super().__init__(
+            {
+                "i_header": In(stream.Signature(structure(REQUEST))),
+                "i_payload": In(stream.Signature(8)),
+                "i_end": In(stream.Signature(END_WIDTH)),
+                "o_header": Out(stream.Signature(structure(RESPONSE))),
+                "o_payload": Out(stream.Signature(8)),
+                "header_error": In(1),
+                "line_error": In(1),
+                "core": Out(CoreSignature(architecture)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.responder = responder = Responder(self._architecture)
+        code = Signal(responder.code.shape())
+        self._header = header = Signal(structure(REQUEST), reset_less=True)
+        self._duplicate = Signal()
+        self._accepted = Signal()
+        self._rows_entered = Signal(16)
+        self._program_id = Signal(32)
+        self._payload_begins, self._payload_open = Signal(), Signal()
+        end = Signal(END_WIDTH)
+        wait = Signal(range(SETTLE_CYCLES))
+        rows = self._payload_paths(m)
+        checked = self._check(m)
+        judged = self._judge(m, code, end, rows)
+        self._respond(m, responder, code)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.i_header.ready.eq(1)
+                m.d.sync += header.eq(self.i_header.p)
+                with m.If(self.i_header.valid):
+                    m.next = "COMPARE"
+            with m.State("COMPARE"):
+                m.next = "CHECK"
+            with m.State("CHECK"):
+                m.d.sync += code.eq(checked)
+                m.next = "ACCEPT"
+            with m.State("ACCEPT"):
+                m.d.sync += self._accepted.eq((code == ResponseCode.OK) & ~self._duplicate)
+                m.d.comb += self._payload_begins.eq(1)
+                m.next = "PAYLOAD"
+            with m.State("PAYLOAD"):
+                m.d.comb += self._payload_open.eq(1)
+                with m.If(self.i_end.valid & ~rows.busy):
+                    m.d.comb += self.i_end.ready.eq(1)
+                    m.d.sync += end.eq(self.i_end.payload)
+                    m.next = "JUDGE"
+            with m.State("JUDGE"):
+                m.d.sync += code.eq(judged)
+                m.next = "EXECUTE"
+            with m.State("EXECUTE"):
+                self._execute(m, code)
+                m.next = "SETTLE"
+            with m.State("SETTLE"):
+                m.d.sync += wait.eq(wait + 1)
+                with m.If(wait == SETTLE_CYCLES - 1):
+                    m.d.comb += responder.start.eq(1)
+                    m.next = "RESPOND"
+            with m.State("RESPOND"):
+                with m.If(~responder.busy):
+                    m.next = "IDLE"
+        return m
+
+    def _check(self, m: Module) -> Value:
+        """The code as far as the header decides it; the facts it rests on are registered in state COMPARE."""
+        header, core, architecture = self._header, self.core, self._architecture
+        last_valid, self._remember = Signal(), Signal()
+        last_type, last_sequence = Signal.like(header.type), Signal.like(header.sequence)
+        with m.If(self._remember):
+            m.d.sync += [last_valid.eq(1), last_type.eq(header.type), last_sequence.eq(header.sequence)]
+        empty, whole_words, in_step, stopped_by_fault = Signal(), Signal(), Signal(), Signal()
+        words_end = Signal(len(header.argument) + 1)
+        newest_frame = Signal(16)
+        m.d.sync += [
+            self._duplicate.eq(last_valid & (last_type == header.type) & (last_sequence == header.sequence)),
+            empty.eq(header.length == 0),
+            whole_words.eq((header.length % WORD_BYTES == 0) & (header.length != 0)),
+            words_end.eq(header.argument + header.length // WORD_BYTES),
+            in_step.eq(self._rows.first_row == self._rows_entered),
+            newest_frame.eq(core.frames_done - 1),
+            stopped_by_fault.eq(core.fault != 0),
+        ]
+        code = Signal(structure(RESPONSE)["code"].shape, name="checked")
+
+        def unless(*conditions: tuple[Value, ResponseCode]) -> None:
+            """The first condition that holds decides."""
+            for condition, refusal in reversed(conditions):
+                with m.If(condition):
+                    m.d.comb += code.eq(refusal)
+
+        is_new = ~self._duplicate
+        no_result = ~core.result_valid | (header.argument != newest_frame)
+        with m.Switch(header.type):
+            for request, depth in (
+                (RequestType.WRITE_PROGRAM, architecture.program_depth_words),
+                (RequestType.WRITE_WEIGHTS, architecture.weight_bytes // CHUNK_BYTES),
+            ):
+                with m.Case(request):
+                    unless(
+                        (~whole_words, ResponseCode.BAD_LENGTH),
+                        (core.running, ResponseCode.RUNNING),
+                        (words_end > depth, ResponseCode.BAD_ADDRESS),
+                    )
+            with m.Case(RequestType.FRAME_ROWS):
+                unless(
+                    (empty, ResponseCode.BAD_LENGTH),
+                    (is_new & stopped_by_fault, ResponseCode.FAULTED),
+                    (is_new & ~core.running, ResponseCode.NOT_RUNNING),
+                    (is_new & ~in_step, ResponseCode.OUT_OF_STEP),
+                )
+            with m.Case(RequestType.START):
+                unless(
+                    (~empty, ResponseCode.BAD_LENGTH),
+                    (is_new & stopped_by_fault, ResponseCode.FAULTED),
+                    (is_new & core.running, ResponseCode.RUNNING),
+                )
+            with m.Case(RequestType.READ_RESULT):
+                unless((~empty, ResponseCode.BAD_LENGTH), (no_result, ResponseCode.NO_RESULT))
+            with m.Case(RequestType.RELEASE_RESULT):
+                unless((~empty, ResponseCode.BAD_LENGTH), (is_new & no_result, ResponseCode.NO_RESULT))
+            with m.Case(RequestType.IDENTITY, RequestType.STATUS, RequestType.RESET):
+                unless((~empty, ResponseCode.BAD_LENGTH))
+            with m.Default():
+                m.d.comb += code.eq(ResponseCode.UNKNOWN_TYPE)
+        with m.If(header.version != PROTOCOL_VERSION):
+            m.d.comb += code.eq(ResponseCode.BAD_VERSION)
+        return code
+
+    def _payload_paths(self, m: Module) -> RowWriter:
+        """Leads the payload to where the request's type wants it; what was refused goes nowhere."""
+        header, core, architecture = self._header, self.core, self._architecture
+        self._rows = data.View(structure(ROWS), header.argument)
+        m.submodules.rows = rows = RowWriter()
+        m.d.comb += [
+            rows.start.eq(self._payload_begins),
+            rows.running.eq(core.running),
+            rows.free_rows.eq(core.frame_free_rows),
+            rows.row_bytes.eq(core.frame_row_bytes),
+            rows.i.payload.eq(self.i_payload.payload),
+        ]
+        wiring.connect(m, rows.o, wiring.flipped(core.i_frame))
+        to_rows, in_payload = Signal(), Signal()
+        m.d.comb += [
+            to_rows.eq(self._accepted & (header.type == RequestType.FRAME_ROWS)),
+            in_payload.eq(self._payload_open & self.i_payload.valid),
+            rows.i.valid.eq(to_rows & in_payload),
+            self.i_payload.ready.eq(self._payload_open & (~to_rows | rows.i.ready)),
+        ]
+        for name, request, depth in (
+            ("program", RequestType.WRITE_PROGRAM, architecture.program_depth_words),
+            ("weight", RequestType.WRITE_WEIGHTS, architecture.weight_bytes // CHUNK_BYTES),
+        ):
+            m.submodules[name] = words = WordWriter(ceil_log2(depth))
+            m.d.comb += [
+                words.start.eq(self._payload_begins),
+                words.address.eq(header.argument),
+                words.i.payload.eq(self.i_payload.payload),
+                words.i.valid.eq(in_payload & self._accepted & (header.type == request)),
+                getattr(core, f"{name}_enable").eq(words.o_enable),
+                getattr(core, f"{name}_address").eq(words.o_address),
+                getattr(core, f"{name}_data").eq(words.o_data),
+            ]
+        return rows
+
+    def _judge(self, m: Module, code: Signal, end: Signal, rows: RowWriter) -> Value:
+        """The code once the payload has ended."""
+        judged = Signal.like(code, name="judged")
+        m.d.comb += judged.eq(code)
+        with m.If(self._accepted & (self._header.type == RequestType.FRAME_ROWS)):
+            with m.If(self.core.fault != 0):
+                m.d.comb += judged.eq(ResponseCode.FAULTED)
+            with m.Elif(~self.core.running):
+                m.d.comb += judged.eq(ResponseCode.NOT_RUNNING)
+            with m.Elif(rows.overflow):
+                m.d.comb += judged.eq(ResponseCode.NO_ROOM)
+            with m.Elif(rows.partial | (rows.rows != self._rows.rows)):
+                m.d.comb += judged.eq(ResponseCode.BAD_ROWS)
+        with m.If(end == PacketEnd.DAMAGED):
+            m.d.comb += judged.eq(ResponseCode.DAMAGED)
+        with m.If(end == PacketEnd.TRUNCATED):
+            m.d.comb += judged.eq(ResponseCode.TRUNCATED)
+        with m.If(end == PacketEnd.OVERSIZE):
+            m.d.comb += judged.eq(ResponseCode.BAD_LENGTH)
+        return judged
+
+    def _execute(self, m: Module, code: Signal) -> None:
+        """State EXECUTE: the strobes, and what the link itself remembers."""
+        core, header = self.core, self._header
+        fine = code == ResponseCode.OK
+        m.d.comb += self._remember.eq(fine)
+        with m.If(self._accepted):
+            with m.Switch(header.type):
+                with m.Case(RequestType.START):
+                    m.d.comb += core.start.eq(fine)
+                    with m.If(fine):
+                        m.d.sync += [self._program_id.eq(header.argument), self._rows_entered.eq(0)]
+                with m.Case(RequestType.FRAME_ROWS):
+                    m.d.comb += [core.frame_commit.eq(fine), core.frame_abort.eq(~fine)]
+                    with m.If(fine):
+                        m.d.sync += self._rows_entered.eq(self._rows_entered + self._rows.rows)
+                with m.Case(RequestType.RELEASE_RESULT):
+                    m.d.comb += core.result_release.eq(fine)
+                with m.Case(RequestType.RESET):
+                    m.d.comb += core.clear.eq(fine)
+                    with m.If(fine):
+                        m.d.sync += [self._program_id.eq(0), self._rows_entered.eq(0)]
+
+    def _respond(self, m: Module, responder: Responder, code: Signal) -> None:
+        core, header, status = self.core, self._header, responder.status
+        wiring.connect(m, responder.o_header, wiring.flipped(self.o_header))
+        wiring.connect(m, responder.o_payload, wiring.flipped(self.o_payload))
+        wiring.connect(m, wiring.flipped(core.o_result), responder.i_result)
+        m.d.comb += [
+            responder.type.eq(header.type),
+            responder.sequence.eq(header.sequence),
+            responder.code.eq(code),
+            core.result_start.eq(responder.result_start),
+            status.program_id.eq(self._program_id),
+            status.rows_entered.eq(self._rows_entered),
+        ]
+        m.d.comb += [
+            getattr(status, ours).eq(theirs)
+            for ours, theirs in (
+                ("running", core.running),
+                ("result_valid", core.result_valid),
+                ("fault", core.fault),
+                ("frames_done", core.frames_done),
+                ("free_rows", core.frame_free_rows),
+                ("row_bytes", core.frame_row_bytes),
+                ("result_bytes", core.result_bytes),
+                ("cycles", core.cycles),
+                ("stall_cycles", core.stall_cycles),
+            )
+        ]
+        ended = self.i_end.valid & self.i_end.ready
+        for name, event in (
+            ("header_errors", self.header_error),
+            ("line_errors", self.line_error),
+            ("payload_errors", ended & (self.i_end.payload == PacketEnd.DAMAGED)),
+            ("truncations", ended & (self.i_end.payload == PacketEnd.TRUNCATED)),
+        ):
+            counter = Signal(16, name=name)
+            with m.If(event):
+                m.d.sync += counter.eq(counter + 1)
+            m.d.comb += getattr(status, name).eq(counter)

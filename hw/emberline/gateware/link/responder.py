@@ -1,0 +1,153 @@
+"""Composes the response to a request."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.layout import WORD_WIDTH, Layout
+from emberline.arch.packets import IDENTITY, RESPONSE, RESULT, STATUS, RequestType, ResponseCode, identity
+from emberline.gateware.structures import structure
+
+WORD_BYTES = WORD_WIDTH // 8
+RESPONSE_LAYOUT = structure(RESPONSE)
+FREE_ROWS_LIMIT = (1 << RESPONSE_LAYOUT["free_rows"].width) - 1
+
+
+def _words(layout: Layout, record: data.View) -> list[Value]:
+    bits = record.as_value()
+    padded = Cat(bits, Const(0, layout.word_count * WORD_WIDTH - len(bits)))
+    return [padded.word_select(index, WORD_WIDTH) for index in range(layout.word_count)]
+
+
+class Responder(wiring.Component):
+    """Sends one response: its header and, if the code is ``OK``, what the request asked for.
+
+    Parameters: ``architecture``, which `RequestType.IDENTITY` describes.
+
+    Members:
+        start: strobe: compose the response to ``type`` and ``sequence`` with ``code``; only while ``busy`` is 0.
+        type, sequence, code: unchanged from ``start`` until ``busy`` falls.
+        busy: the response has not been handed over completely.
+        status: what `RequestType.STATUS` reports; each 32-bit word of it is sent as it is at one moment.
+        result_start, i_result: strobe for, and bytes of, a result of ``status.result_bytes`` bytes.
+        o_header, o_payload: for the transmitter.
+
+    The bytes of a record take six cycles for each word; those of a result pass through.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self._identity = [Const(word, WORD_WIDTH) for word in IDENTITY.pack(identity(architecture))]
+        super().__init__(
+            {
+                "start": In(1),
+                "type": In(RESPONSE_LAYOUT["type"].shape),
+                "sequence": In(RESPONSE_LAYOUT["sequence"].shape),
+                "code": In(RESPONSE_LAYOUT["code"].shape),
+                "busy": Out(1),
+                "status": In(structure(STATUS)),
+                "result_start": Out(1),
+                "i_result": In(stream.Signature(8)),
+                "o_header": Out(stream.Signature(RESPONSE_LAYOUT)),
+                "o_payload": Out(stream.Signature(8)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        words = Array([*self._identity, *_words(STATUS, self.status), *_words(RESULT, self._result_record(m))])
+        index = Signal(range(len(words) + 1))
+        last = Signal(range(len(words) + 1))
+        word = Signal(WORD_WIDTH, reset_less=True)
+        byte = Signal(range(WORD_BYTES))
+        with_result = Signal()
+        left = Signal.like(self.status.result_bytes, reset_less=True)
+        header = Signal(RESPONSE_LAYOUT, reset_less=True)
+        m.d.comb += [self.o_header.payload.eq(header), self.busy.eq(1)]
+        m.d.sync += self.result_start.eq(0)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.busy.eq(0)
+                with m.If(self.start):
+                    self._compose(m, header, index, last, with_result)
+                    m.next = "HEADER"
+            with m.State("HEADER"):
+                m.d.comb += self.o_header.valid.eq(1)
+                m.d.sync += left.eq(self.status.result_bytes)
+                with m.If(self.o_header.ready):
+                    m.d.sync += self.result_start.eq(with_result)
+                    m.next = "IDLE"
+                    with m.If(header.length != 0):
+                        m.next = "LOAD"
+            with m.State("LOAD"):
+                m.d.sync += [word.eq(words[index]), index.eq(index + 1)]
+                m.next = "WORD"
+            with m.State("WORD"):
+                m.d.comb += [self.o_payload.valid.eq(1), self.o_payload.payload.eq(word[:8])]
+                with m.If(self.o_payload.ready):
+                    m.d.sync += [word.eq(word >> 8), byte.eq(byte + 1)]
+                    with m.If(byte == WORD_BYTES - 1):
+                        m.next = "NEXT"
+            with m.State("NEXT"):
+                m.next = "LOAD"
+                with m.If(index == last):
+                    m.next = "IDLE"
+                    with m.If(with_result & (left != 0)):
+                        m.next = "RESULT"
+            with m.State("RESULT"):
+                m.d.comb += [
+                    self.o_payload.valid.eq(self.i_result.valid),
+                    self.o_payload.payload.eq(self.i_result.payload),
+                    self.i_result.ready.eq(self.o_payload.ready),
+                ]
+                with m.If(self.o_payload.valid & self.o_payload.ready):
+                    m.d.sync += left.eq(left - 1)
+                    with m.If(left == 1):
+                        m.next = "IDLE"
+        return m
+
+    def _result_record(self, m: Module) -> data.View:
+        record = Signal(structure(RESULT))
+        m.d.comb += [
+            record.cycles.eq(self.status.cycles),
+            record.stall_cycles.eq(self.status.stall_cycles),
+        ]
+        return record
+
+    def _compose(self, m: Module, header: data.View, index: Signal, last: Signal, with_result: Signal) -> None:
+        status = self.status
+        m.d.sync += [
+            header.type.eq(self.type),
+            header.code.eq(self.code),
+            header.sequence.eq(self.sequence),
+            header.running.eq(status.running),
+            header.faulted.eq(status.fault != 0),
+            header.result_valid.eq(status.result_valid),
+            header.reserved.eq(0),
+            header.free_rows.eq(Mux(status.free_rows > FREE_ROWS_LIMIT, FREE_ROWS_LIMIT, status.free_rows)),
+            header.frames_done.eq(status.frames_done),
+            header.length.eq(0),
+            with_result.eq(0),
+        ]
+        with m.If(self.code == ResponseCode.OK):
+            first = 0
+            for request, layout in (
+                (RequestType.IDENTITY, IDENTITY),
+                (RequestType.STATUS, STATUS),
+                (RequestType.READ_RESULT, RESULT),
+            ):
+                with m.If(self.type == request):
+                    m.d.sync += [
+                        header.length.eq(layout.word_count * WORD_BYTES),
+                        index.eq(first),
+                        last.eq(first + layout.word_count),
+                    ]
+                first += layout.word_count
+            with m.If(self.type == RequestType.READ_RESULT):
+                m.d.sync += [
+                    header.length.eq(RESULT.word_count * WORD_BYTES + status.result_bytes),
+                    with_result.eq(1),
+                ]

@@ -1,0 +1,83 @@
+"""Reads the result region out of the activation buffer as bytes."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.isa import ADDRESS_WIDTH, RESULT
+from emberline.gateware.structures import structure
+
+RESULT_BYTES_WIDTH = 20
+
+SETTINGS = structure(RESULT, skip=("opcode",))
+
+
+class ResultReader(wiring.Component):
+    """Streams the result words, low byte first, each time it is started.
+
+    Members:
+        settings, i_configure: the RESULT instruction.
+        i_start: begin from the first byte; a read in progress starts again.
+        o_bytes: exactly ``o_size`` bytes for each start.
+        o_size: bytes of the result; 0 before the first RESULT.
+        o_valid, o_address, i_ready, i_done, i_word: reads of the activation buffer.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self._architecture = architecture
+        super().__init__(
+            {
+                "settings": In(SETTINGS),
+                "i_configure": In(1),
+                "i_start": In(1),
+                "o_bytes": Out(stream.Signature(8)),
+                "o_size": Out(RESULT_BYTES_WIDTH),
+                "o_valid": Out(1),
+                "o_address": Out(range(architecture.activation_depth_words)),
+                "i_ready": In(1),
+                "i_done": In(1),
+                "i_word": In(8 * architecture.lanes_in),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        architecture = self._architecture
+        group_bits = architecture.groups_per_word.bit_length() - 1
+        config = Signal(SETTINGS)
+        address = Signal(ADDRESS_WIDTH)
+        words_left = Signal(16)
+        word = Signal(8 * architecture.lanes_in)
+        bytes_left = Signal(range(architecture.lanes_in + 1))
+        requested = Signal()
+        ignore = Signal()  # the word under way belongs to a read that was started again
+
+        m.d.comb += [
+            self.o_size.eq(config.words << ceil_log2(architecture.lanes_in)),
+            self.o_address.eq(address),
+            self.o_bytes.valid.eq(bytes_left != 0),
+            self.o_bytes.payload.eq(word[:8]),
+            self.o_valid.eq((words_left != 0) & (bytes_left == 0) & ~requested),
+        ]
+        with m.If(self.o_valid & self.i_ready):
+            m.d.sync += [address.eq(address + 1), words_left.eq(words_left - 1), requested.eq(1)]
+        with m.If(self.i_done):
+            m.d.sync += [requested.eq(0), ignore.eq(0)]
+            with m.If(~ignore):
+                m.d.sync += [word.eq(self.i_word), bytes_left.eq(architecture.lanes_in)]
+        with m.If(self.o_bytes.valid & self.o_bytes.ready):
+            m.d.sync += [word.eq(word >> 8), bytes_left.eq(bytes_left - 1)]
+        with m.If(self.i_configure):
+            m.d.sync += config.eq(self.settings)
+        with m.If(self.i_start):
+            m.d.sync += [
+                address.eq(config.start >> group_bits),
+                words_left.eq(config.words),
+                bytes_left.eq(0),
+                ignore.eq((requested & ~self.i_done) | (self.o_valid & self.i_ready)),
+            ]
+        return m

@@ -1,0 +1,86 @@
+"""Where results go: target addresses for the groups that come out of the requantisers."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.isa import ADDRESS_WIDTH
+
+LATENCY = 1
+"""Cycles from a group to its write command."""
+
+SETTINGS = data.StructLayout({"target": ADDRESS_WIDTH, "target_pixel_step": 12, "columns": 12, "groups": 12})
+"""Address of the first group and the shape of a ROW's target."""
+
+
+class ResultWriter(wiring.Component):
+    """Gives each group of a ROW its address: ``target + group + column * target_pixel_step``, columns innermost.
+
+    Members:
+        i_valid, i_group, i_context: a group and its instruction. Always accepted.
+        settings: of the two instructions in flight.
+        o_valid, o_address, o_group: the write, one cycle later.
+        o_done: with the last write of an instruction.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        group = 8 * architecture.lanes_out
+        super().__init__(
+            {
+                "i_valid": In(1),
+                "i_group": In(group),
+                "i_context": In(1),
+                "settings": In(data.ArrayLayout(SETTINGS, 2)),
+                "o_valid": Out(1),
+                "o_address": Out(range(architecture.activation_depth_groups)),
+                "o_group": Out(group),
+                "o_done": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        settings = Signal(SETTINGS)
+        m.d.comb += settings.eq(self.settings[self.i_context])
+        first = Signal(init=1)
+        column = Signal(12)
+        group = Signal(12)
+        base = Signal(ADDRESS_WIDTH)
+        address = Signal(ADDRESS_WIDTH)
+        now = Signal(ADDRESS_WIDTH)
+        base_now = Signal(ADDRESS_WIDTH)
+        columns_left = Signal(12)
+        groups_left = Signal(12)
+        with m.If(first):
+            m.d.comb += [
+                now.eq(settings.target),
+                base_now.eq(settings.target),
+                columns_left.eq(settings.columns - 1),
+                groups_left.eq(settings.groups - 1),
+            ]
+        with m.Else():
+            m.d.comb += [now.eq(address), base_now.eq(base), columns_left.eq(column), groups_left.eq(group)]
+
+        m.d.sync += [self.o_valid.eq(self.i_valid), self.o_group.eq(self.i_group), self.o_done.eq(0)]
+        with m.If(self.i_valid):
+            m.d.sync += [
+                self.o_address.eq(now),
+                address.eq(now + settings.target_pixel_step),
+                base.eq(base_now),
+                column.eq(columns_left - 1),
+                group.eq(groups_left),
+                first.eq(0),
+            ]
+            with m.If(columns_left == 0):
+                m.d.sync += [
+                    address.eq(base_now + 1),
+                    base.eq(base_now + 1),
+                    column.eq(settings.columns - 1),
+                    group.eq(groups_left - 1),
+                ]
+                with m.If(groups_left == 0):
+                    m.d.sync += [first.eq(1), self.o_done.eq(1)]
+        return m

@@ -1,0 +1,209 @@
+"""Walks the taps of a row: the loops of the ROW instruction as addresses, one tap per cycle."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.isa import ROW
+from emberline.gateware.lane import CONTROL
+from emberline.gateware.structures import delayed, structure
+
+LATENCY = 2
+"""Cycles from a step of the loops to the address at the activation buffer."""
+
+OFFSET_WIDTH = 18
+
+_FIELDS = (
+    "hold_weight",
+    "row_words",
+    "pad_words",
+    "pixel_step",
+    "tap_step",
+    "kernel_rows",
+    "kernel_columns",
+    "channel_words",
+    "source_zero",
+    "columns",
+    "groups",
+    "weight_address",
+    "weight_step",
+    "parameter_address",
+    "pace",
+)
+
+
+def settings_layout(architecture: Architecture) -> data.StructLayout:
+    """A ROW with its source resolved: address of the first row, and how to step from row to row inside the ring."""
+    address = ceil_log2(architecture.activation_depth_words)
+    return data.StructLayout(
+        {
+            **{name: shape for name, shape in structure(ROW).members.items() if name in _FIELDS},
+            "source": address,
+            "row_step": address,
+            "row_back": address,  # row_step less the ring's size: the step that wraps
+            "row_threshold": address + 1,  # rows from here on wrap
+        }
+    )
+
+
+class RowIssuer(wiring.Component):
+    """One tap each cycle: an activation address, a weight address and what the lanes shall do with them.
+
+    A ROW occupies the issuer for ``groups * (parameter_words + columns * pace)`` cycles; the next one may follow in the
+    cycle after its last.
+
+    Members:
+        i_settings, i_valid, o_ready: the next ROW; it is taken when both are high.
+        i_context: the context of that ROW, handed on with its taps.
+        o_busy: a ROW is being walked.
+        o_end: the last cycle of a ROW: everything it reads has been asked for.
+        o_address: activation word, ``LATENCY`` cycles after the loops reached the tap.
+        o_inside, o_zero: whether that word exists, and what stands for it if not.
+        o_weight_address, o_control: to the lanes, in the same cycle.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self._architecture = architecture
+        super().__init__(
+            {
+                "i_settings": In(settings_layout(architecture)),
+                "i_valid": In(1),
+                "o_ready": Out(1),
+                "i_context": In(1),
+                "o_busy": Out(1),
+                "o_end": Out(1),
+                "o_address": Out(range(architecture.activation_depth_words)),
+                "o_inside": Out(1),
+                "o_zero": Out(signed(8)),
+                "o_weight_address": Out(range(architecture.weight_depth_words)),
+                "o_control": Out(CONTROL),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        architecture = self._architecture
+        row = Signal(settings_layout(architecture), reset_less=True)
+        context = Signal(reset_less=True)
+        busy = Signal()
+        bank = Signal()
+
+        # Group loop: parameters first, then the pixels
+        loading = Signal()
+        parameter = Signal(range(architecture.parameter_words), reset_less=True)
+        parameter_address = Signal(16, reset_less=True)
+        group_weight = Signal(16, reset_less=True)
+        groups_left = Signal(12, reset_less=True)
+        # Pixel loop
+        columns_left = Signal(12, reset_less=True)
+        slots_left = Signal(16, reset_less=True)
+        pixel_base = Signal(signed(OFFSET_WIDTH), reset_less=True)
+        # Tap loops
+        tapping = Signal(reset_less=True)
+        first = Signal(reset_less=True)
+        rows_left = Signal(8, reset_less=True)
+        taps_left = Signal(8, reset_less=True)
+        words_left = Signal(12, reset_less=True)
+        row_base = Signal(ceil_log2(architecture.activation_depth_words), reset_less=True)
+        tap_base = Signal(signed(OFFSET_WIDTH), reset_less=True)
+        offset = Signal(signed(OFFSET_WIDTH), reset_less=True)
+        weight = Signal(16, reset_less=True)
+
+        last_word, last_tap, last_row = words_left == 0, taps_left == 0, rows_left == 0
+        next_row = Mux(row_base >= row.row_threshold, row_base + row.row_back, row_base + row.row_step)
+        start_tap = (offset, tap_base)
+
+        with m.If(loading):
+            m.d.sync += [
+                parameter.eq(parameter + 1),
+                parameter_address.eq(parameter_address + 1),
+                columns_left.eq(row.columns - 1),
+                pixel_base.eq(-row.pad_words),
+                *[base.eq(-row.pad_words) for base in start_tap],
+            ]
+            with m.If(parameter == architecture.parameter_words - 1):
+                m.d.sync += loading.eq(0)
+        with m.Elif(busy):
+            with m.If(tapping):
+                m.d.sync += [first.eq(0), weight.eq(weight + ~row.hold_weight), words_left.eq(words_left - 1)]
+                m.d.sync += offset.eq(offset + 1)
+                with m.If(last_word):
+                    m.d.sync += [words_left.eq(row.channel_words - 1), taps_left.eq(taps_left - 1)]
+                    m.d.sync += [base.eq(tap_base + row.tap_step) for base in start_tap]
+                    with m.If(last_tap):
+                        m.d.sync += [taps_left.eq(row.kernel_columns - 1), rows_left.eq(rows_left - 1)]
+                        m.d.sync += [base.eq(pixel_base) for base in start_tap]
+                        m.d.sync += [row_base.eq(next_row), tapping.eq(~last_row)]
+            m.d.sync += slots_left.eq(slots_left - 1)
+            with m.If(slots_left == 0):
+                m.d.sync += [columns_left.eq(columns_left - 1), pixel_base.eq(pixel_base + row.pixel_step)]
+                m.d.sync += [base.eq(pixel_base + row.pixel_step) for base in start_tap]
+                with m.If(columns_left == 0):
+                    m.d.sync += [
+                        loading.eq(1),
+                        parameter.eq(0),
+                        group_weight.eq(group_weight + row.weight_step),
+                        groups_left.eq(groups_left - 1),
+                        bank.eq(~bank),
+                    ]
+                    with m.If(groups_left == 0):
+                        m.d.comb += self.o_end.eq(1)
+                        m.d.sync += [busy.eq(0), loading.eq(0)]
+        # Before every pixel, the tap loops start over.
+        with m.If(loading | (busy & (slots_left == 0))):
+            m.d.sync += [
+                tapping.eq(1),
+                first.eq(1),
+                slots_left.eq(row.pace - 1),
+                words_left.eq(row.channel_words - 1),
+                taps_left.eq(row.kernel_columns - 1),
+                rows_left.eq(row.kernel_rows - 1),
+                row_base.eq(row.source),
+                weight.eq(group_weight),
+            ]
+        m.d.comb += [self.o_ready.eq(~busy | self.o_end), self.o_busy.eq(busy)]
+        with m.If(self.i_valid & self.o_ready):
+            m.d.sync += [
+                row.eq(self.i_settings),
+                context.eq(self.i_context),
+                busy.eq(1),
+                loading.eq(1),
+                parameter.eq(0),
+                parameter_address.eq(self.i_settings.parameter_address),
+                group_weight.eq(self.i_settings.weight_address),
+                groups_left.eq(self.i_settings.groups - 1),
+            ]
+
+        # Cycle 1
+        tap = busy & ~loading & tapping
+        control = Signal(CONTROL)
+        row_words = Signal(16, reset_less=True)
+        base_1 = Signal.like(row_base, reset_less=True)
+        offset_1 = Signal.like(offset, reset_less=True)
+        weight_1 = Signal(range(architecture.weight_depth_words), reset_less=True)
+        m.d.sync += [
+            control.tap.eq(tap),
+            control.first.eq(first),
+            control.last.eq(tap & last_word & last_tap & last_row),
+            control.parameter.eq(busy & loading),
+            control.parameter_index.eq(parameter),
+            control.bank.eq(bank),
+            control.context.eq(context),
+            row_words.eq(row.row_words),
+            base_1.eq(row_base),
+            offset_1.eq(offset),
+            weight_1.eq(Mux(loading, parameter_address, weight)),
+        ]
+        # Cycle 2
+        m.d.sync += [
+            self.o_address.eq(base_1 + offset_1),
+            self.o_inside.eq((offset_1 >= 0) & (offset_1 < row_words)),
+            self.o_weight_address.eq(weight_1),
+            self.o_control.eq(control),
+        ]
+        m.d.comb += self.o_zero.eq(delayed(m, row.source_zero, LATENCY, name="zero"))
+        return m

@@ -1,0 +1,47 @@
+"""Hardware structures derived from the layouts of ``emberline.arch``, and the pipeline helpers that all units share."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal, Value, signed, unsigned
+from amaranth.lib import data
+
+from emberline.arch.layout import Layout
+
+
+def structure(*layouts: Layout, skip: tuple[str, ...] = ()) -> data.StructLayout:
+    """The fields of one or more layouts, in order, as an Amaranth structure without the fields in ``skip``."""
+    return data.StructLayout(
+        {
+            field.name: signed(field.width) if field.signed else unsigned(field.width)
+            for layout in layouts
+            for field in layout.fields
+            if field.name not in skip
+        }
+    )
+
+
+def delayed(m: Module, value: Value, cycles: int, *, name: str, reset: bool = False) -> Value:
+    """``value`` after ``cycles`` registers; signedness is kept. ``reset`` for control, none for data."""
+    for index in range(cycles):
+        stage = Signal(value.shape(), name=f"{name}_{index + 1}", reset_less=not reset)
+        m.d.sync += stage.eq(value)
+        value = stage
+    return value
+
+
+def tree_sum(m: Module, terms: list[Value], *, name: str) -> Value:
+    """The sum of ``terms`` through a balanced tree with a register after each level: ``ceil_log2(len)`` cycles."""
+    level = 0
+    while len(terms) > 1:
+        level += 1
+        sums = []
+        for index in range(0, len(terms) - 1, 2):
+            total = terms[index] + terms[index + 1]
+            register = Signal(total.shape(), name=f"{name}_{level}_{index // 2}", reset_less=True)
+            m.d.sync += register.eq(total)
+            sums.append(register)
+        if len(terms) % 2:
+            sums.append(delayed(m, terms[-1], 1, name=f"{name}_{level}_odd"))
+        terms = sums
+    return terms[0]
+
