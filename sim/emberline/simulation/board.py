@@ -1,0 +1,224 @@
+"""The simulated board: the RTL, running in a simulator process, behind the transport interface that hardware has."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from emberline.errors import SimulationError
+from emberline.simulation.board_server import INPUT, OUTPUT, SOCKET_VARIABLE
+from emberline.simulation.build import build_bench
+from emberline.simulation.channel import Channel
+from emberline.simulation.plan import Uart
+from emberline.simulation.process import log_tail, start_simulator, stop_simulator
+
+if TYPE_CHECKING:
+    from amaranth.lib import wiring
+
+Link = Literal["bytes", "uart"]
+
+# The simulator gives a sign of life every few hundred thousand cycles; even a slow model on a busy machine does.
+_SILENCE_S = 120.0
+_START_S = 60.0
+_CLOSE_S = 10.0
+
+
+class SimulatedBoard:
+    """A transport to a component that is simulated by Verilator in a process of its own.
+
+    Simulated time is the board's own: it passes only inside ``read``, ``flush`` and ``advance``, so an idle board costs
+    nothing and the same calls give the same cycles every time. ``write`` only queues. Seconds are counted by the
+    board's clock: a read that times out after 10 ms at 100 MHz has seen a million cycles.
+
+    Parameters:
+        component: what is simulated. With ``link="bytes"`` it has the streams of bytes ``i_bytes`` and ``o_bytes``,
+            with ``link="uart"`` the pins ``rx`` and ``tx``.
+        link: how the bytes enter the component.
+        uart_divisor: clock cycles per bit, with ``link="uart"``.
+        clock_hz: the board's clock, for time limits.
+        limit_cycles: cycles that one call may take, whatever its time limit says.
+        waves: write a VCD file there (slow and large).
+
+    Raises ``SimulationError`` when the simulation cannot be built or started, or when it ends unexpectedly; the message
+    has the end of its log.
+    """
+
+    def __init__(
+        self,
+        component: wiring.Component,
+        *,
+        link: Link = "bytes",
+        uart_divisor: int = 8,
+        clock_hz: float = 100e6,
+        limit_cycles: int = 100_000_000,
+        waves: Path | None = None,
+    ) -> None:
+        if link not in ("bytes", "uart"):
+            raise ValueError(f"link must be 'bytes' or 'uart', not {link!r}")
+        self.clock_hz = clock_hz
+        self.limit_cycles = limit_cycles
+        self._cycle = 0
+        self._outgoing = bytearray()
+        self._incoming = bytearray()
+        self._stalls: list[dict[str, Any]] = []
+        self._failure: str | None = None
+        self._folder: Path | None = None
+        uart = Uart(uart_divisor) if link == "uart" else None
+        self.build = build_bench(component, uart=uart, waves=waves is not None)
+        self._folder = Path(tempfile.mkdtemp(prefix="emberline-board-"))
+        try:
+            self._process, self._channel = self._start(waves)
+            self._await_reply(_START_S)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, waves: Path | None) -> tuple[subprocess.Popen[bytes], Channel]:
+        assert self._folder is not None
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = start_simulator(
+                self.build,
+                "emberline.simulation.board_server",
+                self._folder,
+                variables={SOCKET_VARIABLE: str(theirs.fileno())},
+                pass_fds=[theirs.fileno()],
+                waves=waves,
+            )
+        return process, Channel(ours)
+
+    @property
+    def cycle(self) -> int:
+        """Clock cycles that the board has lived, its reset included."""
+        return self._cycle
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes for the board. They enter it while a later call lets time pass."""
+        self._check_open()
+        self._outgoing += data
+
+    def read(self, count: int, timeout_s: float | None = None) -> bytes:
+        """Let time pass until ``count`` bytes came or the time is over; return what came, at most ``count``.
+
+        ``timeout_s`` is in seconds of the board's clock; ``None`` means ``limit_cycles``.
+        """
+        self._check_open()
+        if len(self._incoming) < count:
+            limit = self.limit_cycles if timeout_s is None else min(self.limit_cycles, self._cycles(timeout_s))
+            self._request(limit, wanted=count - len(self._incoming))
+        data = bytes(self._incoming[:count])
+        del self._incoming[:count]
+        return data
+
+    def flush(self) -> int:
+        """Let time pass until the board has taken every written byte; the number it has not, within the limit."""
+        return self._request(self.limit_cycles, until_sent=True)
+
+    def advance(self, cycles: int) -> None:
+        """Let exactly so many cycles pass; written bytes enter and answers are kept meanwhile."""
+        self._request(cycles)
+
+    def reset(self) -> None:
+        """Pulse the board's reset line, as its reset button does."""
+        self._request(0, reset=True)
+
+    def stall(self, to_board: float = 0, from_board: float = 0, *, seed: int = 0, burst_log2: int = 0) -> None:
+        """From the next call on, pause the streams in these fractions of the cycles, pseudo-randomly.
+
+        A UART has no handshake: with it only ``to_board`` can pause.
+        """
+        common = {"seed": seed, "burst_log2": burst_log2}
+        self._stalls = [
+            {"name": INPUT, "density": to_board, **common},
+            {"name": OUTPUT, "density": from_board, **common},
+        ]
+
+    def close(self) -> None:
+        """End the simulator. Idempotent; unread bytes are lost."""
+        if self._folder is None:
+            return
+        folder, self._folder = self._folder, None
+        if hasattr(self, "_channel"):
+            self._channel.close()
+            stop_simulator(self._process, 0 if self._failure else _CLOSE_S)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _cycles(self, seconds: float) -> int:
+        return max(0, math.ceil(seconds * self.clock_hz))
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise SimulationError(self._failure)
+        if self._folder is None:
+            raise SimulationError("the simulated board is closed")
+
+    def _request(self, limit_cycles: int, **header: Any) -> int:
+        self._check_open()
+        data, stalls = bytes(self._outgoing), self._stalls
+        self._outgoing.clear()
+        self._stalls = []
+        try:
+            self._channel.send({"limit_cycles": limit_cycles, "stalls": stalls, **header}, data)
+        except OSError:
+            self._fail("ended unexpectedly")
+        try:
+            return self._await_reply(_SILENCE_S)
+        except KeyboardInterrupt:
+            self._failure = "the simulated board was interrupted"  # its answer would be taken for the next call's
+            raise
+
+    def _await_reply(self, silence_s: float) -> int:
+        """Wait for the answer through signs of life; the number of bytes that the board has not taken yet."""
+        while True:
+            try:
+                message = self._channel.receive(silence_s)
+            except TimeoutError:
+                self._process.kill()
+                self._fail(f"gave no sign of life for {silence_s:.0f} s")
+            if message is None:
+                self._fail("ended unexpectedly")
+            header, data = message
+            self._cycle = header["cycle"]
+            self._incoming += data
+            if header.get("done", True):
+                return int(header.get("waiting", 0))
+
+    def _fail(self, what: str) -> None:
+        assert self._folder is not None
+        stop_simulator(self._process, _CLOSE_S)
+        status = f"after cycle {self._cycle}, exit status {self._process.returncode}"
+        self._failure = f"the simulated board {what} ({status}); the end of its log:\n{log_tail(self._folder)}"
+        raise SimulationError(self._failure)
+
+
+def simulate_architecture(
+    architecture: Any, *, link: Link = "bytes", top: Callable[..., wiring.Component] | None = None, **options: Any
+) -> SimulatedBoard:
+    """The simulated board of an architecture.
+
+    Parameters:
+        top: makes the component; by default ``emberline.gateware.board.SimulationTop``. It is called with the
+            architecture, and with ``uart_divisor`` when the link is ``"uart"``.
+        options: passed on to ``SimulatedBoard``.
+    """
+    if top is None:
+        from emberline.gateware.board import SimulationTop
+
+        top = SimulationTop
+    divisor = {"uart_divisor": options.setdefault("uart_divisor", 8)} if link == "uart" else {}
+    return SimulatedBoard(top(architecture, **divisor), link=link, **options)

@@ -1,0 +1,61 @@
+"""The simulator's side of a simulated board: a cocotb test that serves the transport's requests.
+
+The simulation stands still, inside ``receive``, until a request comes. A request may take long: after every slice of
+cycles the server sends a sign of life, which also tells it when the other process is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+import cocotb
+
+from emberline.simulation.channel import Channel
+from emberline.simulation.harness import Bench
+
+SOCKET_VARIABLE = "EMBERLINE_BOARD_SOCKET"
+SLICE_CYCLES = 200_000
+INPUT, OUTPUT = "i_bytes", "o_bytes"
+
+
+@cocotb.test()
+async def serve(dut: Any) -> None:
+    """Serve requests until the other end closes."""
+    bench = Bench(dut)
+    await bench.reset()
+    channel = Channel(socket.socket(fileno=int(os.environ[SOCKET_VARIABLE])))
+    try:
+        channel.send({"cycle": bench.cycle})
+        while (message := channel.receive()) is not None:
+            header, data = message
+            reply = await _serve_request(bench, channel, header, data)
+            channel.send({"cycle": bench.cycle, "waiting": bench.waiting(INPUT), "done": True}, reply)
+    except ConnectionError:
+        pass  # the driver's process has ended: so does this one
+    finally:
+        channel.close()
+
+
+async def _serve_request(bench: Bench, channel: Channel, header: dict[str, Any], data: bytes) -> bytes:
+    """Queue ``data`` for the board, then advance as asked; what the board has sent meanwhile."""
+    bench.send(INPUT, data)
+    for stall in header.get("stalls", ()):
+        bench.stall(**stall)
+    if header.get("reset"):
+        await bench.reset()
+    end = bench.cycle + header["limit_cycles"]
+    wanted, sent = header.get("wanted", 0), header.get("until_sent", False)
+    while bench.cycle < end:
+        satisfied = await bench.run_until(
+            received={OUTPUT: wanted} if wanted else None,
+            sent=[INPUT] if sent else (),
+            limit_cycles=min(SLICE_CYCLES, end - bench.cycle),
+        )
+        if satisfied:
+            break
+        channel.send({"cycle": bench.cycle, "done": False})
+    reply = bench.fetch(OUTPUT)
+    assert isinstance(reply, bytes)
+    return reply

@@ -1,0 +1,228 @@
+"""Builds of simulated benches, cached by the hash of everything that goes into them.
+
+A cache entry is a folder ``<cache>/simulation/<key>`` with the executable ``bench``, its plan ``plan.json``, the
+Verilog and the compiler's log. It is made under a lock in a scratch folder and renamed into place when it is complete,
+so an entry either exists whole or not at all, whoever else builds at the same time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emberline.errors import SimulationError
+from emberline.simulation.plan import Plan, Uart, WritePort, plan_bench
+from emberline.simulation.testbench import generate_bench, public_variables
+from emberline.simulation.toolchain import Toolchain, find_toolchain
+
+if TYPE_CHECKING:
+    from amaranth.lib import wiring
+
+_MAIN = Path(__file__).with_name("main.cpp")
+_KEPT_ENTRIES = 48
+
+# A bench is clocked by its main program, so the model needs no timing; unknown values start as zeros, which is cheap.
+_VERILATOR_FLAGS = (
+    *("-cc", "--exe", "--vpi", "--no-timing", "-O3", "--x-assign", "fast", "--x-initial", "fast"),
+    *("-Wno-fatal", "-Wno-lint", "-Wno-style", "--timescale", "1ns/1ns"),
+    *("--top-module", "bench", "--prefix", "Vbench", "--output-split", "20000"),
+)
+
+# The PyPI package's makefile leaves the flag that includes a precompiled header empty.
+_MAKE_VARIABLES = ("CXX=g++", "LINK=g++", "CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O2", "OPT_GLOBAL=-O2")
+
+
+@dataclass(frozen=True)
+class Build:
+    """A built bench: the folder of its cache entry, its plan, and whether this call had to build it."""
+
+    folder: Path
+    plan: Plan
+    fresh: bool
+    waves: bool
+
+    @property
+    def executable(self) -> Path:
+        return self.folder / "bench"
+
+
+def cache_folder() -> Path:
+    """Where builds are kept: ``$EMBERLINE_CACHE``, or ``~/.cache/emberline``."""
+    configured = os.environ.get("EMBERLINE_CACHE")
+    return Path(configured).expanduser().absolute() if configured else Path.home() / ".cache" / "emberline"
+
+
+def build_bench(
+    component: wiring.Component,
+    *,
+    write_ports: dict[str, WritePort] | None = None,
+    uart: Uart | None = None,
+    waves: bool = False,
+) -> Build:
+    """Build the bench of a component, or find it in the cache.
+
+    Parameters:
+        write_ports: groups of input ports to be driven as one source each, by name.
+        uart: drive two pins as a UART; the bench then has the source ``i_bytes`` and the sink ``o_bytes``.
+        waves: build the model so that it can write waves (a separate, slower executable).
+
+    Raises ``SimulationError`` when a tool is missing or the build fails; the message names the log.
+    """
+    from amaranth.back import rtlil
+
+    toolchain = find_toolchain()
+    plan = plan_bench(component, write_ports=write_ports, uart=uart)
+    flags = (*_VERILATOR_FLAGS, *(["--trace"] if waves else []), *_MAKE_VARIABLES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)
+        identity = "\n".join(
+            [
+                rtlil.convert(component, name="dut", emit_src=False),
+                generate_bench(plan, ""),
+                json.dumps(plan.to_json(), sort_keys=True),
+                _MAIN.read_text(),
+                *flags,
+                *toolchain.versions,
+            ]
+        )
+    key = hashlib.sha256(identity.encode()).hexdigest()[:24]
+    root = cache_folder() / "simulation"
+    entry = root / key
+    if (entry / "bench").exists():
+        os.utime(entry)
+        return Build(entry, plan, fresh=False, waves=waves)
+    with _locked(root / f"{key}.lock"):
+        fresh = not (entry / "bench").exists()
+        if fresh:
+            _build_entry(component, plan, toolchain, entry, waves)
+            _prune(root)
+    return Build(entry, plan, fresh=fresh, waves=waves)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock that the system drops when the process ends, however it ends."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("w")
+    except OSError as error:
+        raise SimulationError(f"cannot write the simulation cache {path.parent}: {error.strerror}") from error
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _build_entry(component: wiring.Component, plan: Plan, toolchain: Toolchain, entry: Path, waves: bool) -> None:
+    scratch = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", dir=entry.parent))
+    try:
+        verilog = _to_verilog(component)
+        (scratch / "dut.v").write_text(verilog)
+        (scratch / "bench.v").write_text(generate_bench(plan, verilog))
+        (scratch / "plan.json").write_text(json.dumps(plan.to_json(), indent=1))
+        shutil.copy(_MAIN, scratch / "main.cpp")
+        public = [f'public_flat_rw -module "bench" -var "{name}"' for name in public_variables(plan)]
+        (scratch / "public.vlt").write_text("\n".join(["`verilator_config", *public, ""]))
+        _compile(scratch, toolchain, waves)
+        shutil.copy(scratch / "objects" / "bench", scratch / "bench")
+        _keep_runtime(scratch / "objects", toolchain, waves)
+        shutil.rmtree(scratch / "objects")
+        if entry.exists():
+            shutil.rmtree(entry)
+        scratch.rename(entry)
+    except SimulationError:
+        raise  # the scratch folder stays: the message points to the log in it
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def _to_verilog(component: wiring.Component) -> str:
+    from amaranth.back import verilog
+
+    try:
+        return verilog.convert(component, name="dut", emit_src=False, strip_internal_attrs=True)
+    except verilog.YosysError as error:
+        raise SimulationError(f"{type(component).__name__} cannot be turned into Verilog: {error}") from error
+
+
+def _compile(folder: Path, toolchain: Toolchain, waves: bool) -> None:
+    import cocotb_tools.config
+
+    objects = folder / "objects"
+    objects.mkdir()
+    restored = _restore_runtime(objects, toolchain, waves)
+    libraries = cocotb_tools.config.libs_dir
+    verilate = [
+        str(toolchain.verilator),
+        *_VERILATOR_FLAGS,
+        *(["--trace"] if waves else []),
+        *["-Mdir", "objects", "-o", "bench"],
+        *["-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"],
+        *[str(folder / name) for name in ("public.vlt", "bench.v", "dut.v", "main.cpp")],
+    ]
+    make = ["make", "-j2", "-C", "objects", "-f", "Vbench.mk", *_MAKE_VARIABLES]
+    log = folder / "build.log"
+    with log.open("w") as stream:
+        for command in (verilate, make):
+            for path in restored:  # newer than anything they are made from, so that make takes them as they are
+                os.utime(path)
+            stream.write(f"$ {' '.join(command)}\n")
+            stream.flush()
+            result = subprocess.run(
+                command,
+                cwd=folder,
+                env=toolchain.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+            if result.returncode:
+                raise SimulationError(f"{Path(command[0]).name} failed while building a simulation; see {log}")
+
+
+def _runtime_folder(objects: Path, toolchain: Toolchain, waves: bool) -> Path:
+    """Verilator's runtime library depends on the tools only: it is compiled once and shared by all builds."""
+    text = "\n".join([*toolchain.versions, *_VERILATOR_FLAGS, *_MAKE_VARIABLES, str(waves)])
+    return objects.parent.parent / f"runtime-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _restore_runtime(objects: Path, toolchain: Toolchain, waves: bool) -> list[Path]:
+    folder = _runtime_folder(objects, toolchain, waves)
+    return [Path(shutil.copy(path, objects)) for path in sorted(folder.glob("*.o"))]
+
+
+def _keep_runtime(objects: Path, toolchain: Toolchain, waves: bool) -> None:
+    folder = _runtime_folder(objects, toolchain, waves)
+    if folder.exists():
+        return
+    scratch = Path(tempfile.mkdtemp(prefix="runtime.", dir=folder.parent))
+    for path in objects.glob("verilated*.o"):
+        shutil.copy(path, scratch)
+    try:
+        scratch.rename(folder)
+    except OSError:  # another process was faster
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _prune(root: Path) -> None:
+    """Remove the builds that were not used for the longest time, and what failed builds left behind."""
+    entries = sorted(
+        (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("runtime")),
+        key=lambda path: path.stat().st_mtime,
+        reverse=True,
+    )
+    for path in entries[_KEPT_ENTRIES:]:
+        shutil.rmtree(path, ignore_errors=True)
+        path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
