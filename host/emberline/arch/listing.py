@@ -1,0 +1,201 @@
+"""Programs as lists of instructions: decoded from words, and checked against a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.isa import ADD, LAYOUTS, LOOP_DEPTH, Opcode
+from emberline.arch.layout import WORD_WIDTH, Layout
+from emberline.errors import ProgramError
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One decoded instruction.
+
+    Parameters:
+        address: of its first word.
+        opcode: what it does.
+        fields: by name, without ``opcode``; a ``ROW`` whose ``add`` is 1 has the ``ADD`` fields too.
+    """
+
+    address: int
+    opcode: Opcode
+    fields: dict[str, int]
+
+    @property
+    def word_count(self) -> int:
+        words = LAYOUTS[self.opcode].word_count
+        return words + ADD.word_count if self.fields.get("add") else words
+
+    def __str__(self) -> str:
+        values = " ".join(f"{name}={value}" for name, value in self.fields.items())
+        return f"{self.address:5d}: {self.opcode.name} {values}".rstrip()
+
+
+def encode(opcode: Opcode, fields: dict[str, int]) -> list[int]:
+    """The words of one instruction; ``ValueError`` names a field that is missing, unknown or out of range."""
+    if not fields.get("add"):
+        return LAYOUTS[opcode].pack({"opcode": opcode, **fields})
+    addition = {field.name: fields[field.name] for field in ADD.fields if field.name in fields}
+    rest = {name: value for name, value in fields.items() if name not in addition}
+    return LAYOUTS[opcode].pack({"opcode": opcode, **rest}) + ADD.pack(addition)
+
+
+def decode(words: Sequence[int]) -> list[Instruction]:
+    """The instructions of a program up to and including its ``END``.
+
+    Raises ``ProgramError``, naming the word, for an unknown opcode, bits set above an instruction's fields, and an
+    instruction or a program that is cut off.
+    """
+    instructions: list[Instruction] = []
+    address = 0
+    while address < len(words):
+        code = words[address] & 0xF
+        if code not in LAYOUTS:
+            raise ProgramError(f"word {address}: opcode {code} does not exist")
+        opcode = Opcode(code)
+        fields = _unpack(LAYOUTS[opcode], words, address)
+        del fields["opcode"]
+        if fields.get("add"):
+            fields |= _unpack(ADD, words, address + LAYOUTS[opcode].word_count)
+        instructions.append(Instruction(address, opcode, fields))
+        address += instructions[-1].word_count
+        if opcode is Opcode.END:
+            return instructions
+    raise ProgramError(f"the program stops after word {len(words)} without an END")
+
+
+def _unpack(layout: Layout, words: Sequence[int], address: int) -> dict[str, int]:
+    record = list(words[address : address + layout.word_count])
+    if len(record) < layout.word_count:
+        raise ProgramError(f"word {address}: {layout.name} needs {layout.word_count} words, {len(record)} are left")
+    spare = layout.word_count * WORD_WIDTH - layout.width
+    if spare and record[-1] >> (WORD_WIDTH - spare):
+        raise ProgramError(f"word {address}: {layout.name} has bits set above its last field")
+    return layout.unpack(record)
+
+
+def validate(words: Sequence[int], architecture: Architecture, frame_rows: int | None = None) -> list[Instruction]:
+    """Decode a program and check everything that does not need to run it.
+
+    Checked: the order prologue, ``BEGIN``, ``END``; loops closed and at most two deep; every operand's range; frame,
+    result, rings, weights and parameters inside the memories; with ``frame_rows``, that a frame releases exactly
+    that many rows. Where the pointers go is checked by the emulator.
+
+    Raises ``ProgramError`` naming the word and the operand.
+    """
+    if len(words) > architecture.program_depth_words:
+        raise ProgramError(f"{len(words)} program words, the machine holds {architecture.program_depth_words}")
+    instructions = decode(words)
+    if instructions[-1].address + 1 != len(words):
+        raise ProgramError(f"word {instructions[-1].address + 1}: something follows the END")
+    _check_order(instructions)
+    for instruction in instructions:
+        try:
+            _check_operands(instruction, architecture)
+        except _Refusal as refusal:
+            raise ProgramError(f"word {instruction.address}: {instruction.opcode.name} {refusal}") from None
+    if frame_rows is not None:
+        released = sum(row.fields["release_rows"] * count for row, count in _weighted_rows(instructions))
+        if released != frame_rows:
+            raise ProgramError(f"the program releases {released} of the {frame_rows} rows of a frame")
+    return instructions
+
+
+class _Refusal(Exception):
+    pass
+
+
+def _require(condition: bool, reason: str) -> None:
+    if not condition:
+        raise _Refusal(reason)
+
+
+def _check_order(instructions: list[Instruction]) -> None:
+    begun, depth, empty, seen = False, 0, False, set()
+    for instruction in instructions:
+        opcode, where = instruction.opcode, f"word {instruction.address}: {instruction.opcode.name}"
+        if opcode in (Opcode.FRAME, Opcode.RESULT, Opcode.BEGIN):
+            if opcode in seen:
+                raise ProgramError(f"{where} occurs twice")
+            if begun:
+                raise ProgramError(f"{where} belongs before BEGIN")
+            if opcode is Opcode.BEGIN and not {Opcode.FRAME, Opcode.RESULT} <= seen:
+                raise ProgramError(f"{where} needs a FRAME and a RESULT before it")
+            seen.add(opcode)
+            begun = opcode is Opcode.BEGIN
+        elif opcode is not Opcode.SET and not begun:
+            raise ProgramError(f"{where} belongs between BEGIN and END")
+        depth += (opcode is Opcode.LOOP) - (opcode is Opcode.NEXT)
+        if depth < 0 or (opcode is Opcode.NEXT and empty):
+            raise ProgramError(f"{where} closes no loop, or an empty one")
+        if depth > LOOP_DEPTH:
+            raise ProgramError(f"{where}: loops are nested more than {LOOP_DEPTH} deep")
+        if opcode is Opcode.END and depth:
+            raise ProgramError(f"{where}: a loop is still open")
+        empty = opcode is Opcode.LOOP
+
+
+def _weighted_rows(instructions: Iterable[Instruction]) -> Iterable[tuple[Instruction, int]]:
+    """Every ROW with how often a frame executes it."""
+    counts = [1]
+    for instruction in instructions:
+        if instruction.opcode is Opcode.LOOP:
+            counts.append(counts[-1] * instruction.fields["count"])
+        elif instruction.opcode is Opcode.NEXT:
+            counts.pop()
+        elif instruction.opcode is Opcode.ROW:
+            yield instruction, counts[-1]
+
+
+def _check_operands(instruction: Instruction, architecture: Architecture) -> None:
+    f, groups = instruction.fields, architecture.groups_per_word
+    depth = architecture.activation_depth_groups
+    match instruction.opcode:
+        case Opcode.SET:
+            _require(f["value"] < depth, f"value {f['value']} is outside the {depth} groups")
+        case Opcode.LOOP:
+            _require(f["count"] >= 1, "count must be at least 1")
+        case Opcode.FRAME:
+            _check_frame(f, architecture)
+        case Opcode.RESULT:
+            _require(f["start"] % groups == 0, f"start {f['start']} is not word aligned")
+            _require(f["words"] >= 1, "words must be at least 1")
+            _require(f["start"] + f["words"] * groups <= depth, f"region ends beyond the {depth} groups")
+        case Opcode.ROW:
+            _check_row(f, architecture)
+
+
+def _check_frame(f: dict[str, int], architecture: Architecture) -> None:
+    for name in ("channels", "window", "stride", "columns", "stored_columns", "ring_rows"):
+        _require(f[name] >= 1, f"{name} must be at least 1")
+    taken = f["window"] * f["channels"]
+    _require(taken <= architecture.lanes_in, f"window * channels is {taken}, a word has {architecture.lanes_in} bytes")
+    _require(f["skip"] < f["window"], f"skip {f['skip']} is not below window {f['window']}")
+    _require(f["start"] % architecture.groups_per_word == 0, f"start {f['start']} is not word aligned")
+    end = f["start"] + f["ring_rows"] * f["stored_columns"] * architecture.groups_per_word
+    _require(end <= architecture.activation_depth_groups, f"ring ends at {end}, beyond the activation buffer")
+
+
+def _check_row(f: dict[str, int], architecture: Architecture) -> None:
+    groups, depth = architecture.groups_per_word, architecture.activation_depth_groups
+    for name in ("kernel_rows", "kernel_columns", "channel_words", "columns", "groups"):
+        _require(f[name] >= 1, f"{name} must be at least 1")
+    for ring in ("source", "target", "residual") if f["add"] else ("source", "target"):
+        start, end, step = f[f"{ring}_start"], f[f"{ring}_end"], f[f"{ring}_step"]
+        _require(start < end <= depth, f"{ring} ring {start}..{end} is empty or outside the {depth} groups")
+        _require(step <= end - start, f"{ring}_step {step} is longer than its ring")
+    for name in ("source_start", "source_end", "source_step", "row_step"):
+        _require(f[name] % groups == 0, f"{name} {f[name]} is not word aligned")
+    _require(f["row_step"] <= f["source_end"] - f["source_start"], f"row_step {f['row_step']} is longer than its ring")
+    _require(f["clamp_min"] <= f["clamp_max"], "clamp_min is above clamp_max")
+    _require(not f["add"] or f["sum_min"] <= f["sum_max"], "sum_min is above sum_max")
+    taps = f["kernel_rows"] * f["kernel_columns"] * f["channel_words"]
+    last = f["weight_address"] + (f["groups"] - 1) * f["weight_step"] + (1 if f["hold_weight"] else taps)
+    _require(last <= architecture.weight_depth_words, f"weights end at word {last}, beyond the weight memory")
+    last = f["parameter_address"] + f["groups"] * architecture.parameter_words
+    _require(last <= architecture.weight_depth_words, f"parameters end at word {last}, beyond the weight memory")
+    _require(f["pace"] >= taps, f"pace {f['pace']} is below the {taps} taps")

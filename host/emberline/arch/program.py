@@ -1,0 +1,315 @@
+"""The compiled program and its file.
+
+A ``.ember`` file is little endian::
+
+    8 bytes   magic "EMBER\\r\\n\\x1a"
+    u32       format version
+    u32 x 3   bytes of the header, of the instructions, of the weights
+    header    UTF-8 JSON: everything of ``Program`` but the next two
+    words     instructions, 32 bit each
+    bytes     weight image: words in order, in a word lane by lane, ``lanes_in`` bytes each
+    32 bytes  SHA-256 of everything before
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.listing import Instruction, validate
+from emberline.arch.records import from_json, to_json
+from emberline.errors import ProgramError
+
+MAGIC = b"EMBER\r\n\x1a"
+FORMAT_VERSION = 1
+_PREFIX = struct.Struct("<8sIIII")
+_DIGEST_BYTES = 32
+
+
+@dataclass(frozen=True)
+class MapInfo:
+    """A feature map: int8 ``[height, width, channels]``, ``real = scale * (code - zero_point)``."""
+
+    name: str
+    height: int
+    width: int
+    channels: int
+    scale: float
+    zero_point: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.height, self.width, self.channels)
+
+
+@dataclass(frozen=True)
+class InputMap:
+    """The frame and how it travels: ``map.height`` rows of ``map.width`` pixels of ``pixel_bytes`` each.
+
+    ``pixel_bytes`` is ``map.channels``, or more where channels are filled up with zero points to whole words.
+    """
+
+    map: MapInfo
+    pixel_bytes: int
+
+    @property
+    def row_bytes(self) -> int:
+        return self.map.width * self.pixel_bytes
+
+    @property
+    def frame_bytes(self) -> int:
+        return self.map.height * self.row_bytes
+
+
+@dataclass(frozen=True)
+class OutputMap:
+    """A map in the result: pixel ``(y, x)`` begins at byte ``first_byte + y * row_bytes + x * pixel_bytes``.
+
+    ``positions`` are the bytes of the channels within a pixel, in the channels' order.
+    """
+
+    map: MapInfo
+    first_byte: int
+    row_bytes: int
+    pixel_bytes: int
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class HostLayer:
+    """What the host computes from one map: ``kind`` is ``flatten`` or ``softmax``; ``beta`` is the softmax's."""
+
+    name: str
+    kind: str
+    input: str
+    output: MapInfo
+    beta: float = 1.0
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """A row of the table that the compiler prints: ``cycles`` are predicted, bytes are weight memory."""
+
+    name: str
+    kind: str
+    macs: int
+    cycles: int
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class Region:
+    """Groups ``start`` to ``end`` of the activation buffer: ``role`` is frame, map or result.
+
+    In use from layer ``first_layer`` to ``last_layer`` of the table; the frame and the result always.
+    """
+
+    name: str
+    role: str
+    start: int
+    end: int
+    first_layer: int
+    last_layer: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network compiled for a machine.
+
+    Parameters:
+        network: its name.
+        architecture: the machine; its fingerprint decides where the program runs.
+        input: the frame.
+        outputs: what the result holds.
+        results: names of the network's own outputs, among ``outputs`` and the host layers'.
+        predicted_cycles: of one frame, from the start until everything is written.
+        layers, memory: for people.
+        instructions: 32-bit words.
+        weights: the weight image from word 0.
+        labels: class names, if the network is a classifier.
+        preprocessing: how photographs become frames; free-form.
+    """
+
+    network: str
+    architecture: Architecture
+    input: InputMap
+    outputs: tuple[OutputMap, ...]
+    results: tuple[str, ...]
+    host_layers: tuple[HostLayer, ...]
+    predicted_cycles: int
+    layers: tuple[LayerReport, ...]
+    memory: tuple[Region, ...]
+    instructions: tuple[int, ...]
+    weights: bytes
+    labels: tuple[str, ...] = ()
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of one result on the link."""
+        listing = self.listing()
+        words = next(each.fields["words"] for each in listing if each.opcode.name == "RESULT")
+        return words * self.architecture.lanes_in
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one frame."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def utilisation(self) -> float:
+        """Useful share of what the multipliers could do in the predicted cycles."""
+        return self.macs / (self.predicted_cycles * self.architecture.multipliers)
+
+    def listing(self) -> list[Instruction]:
+        """The decoded instructions; raises ``ProgramError`` where they are not valid for the architecture."""
+        return validate(self.instructions, self.architecture, self.input.map.height)
+
+    def check_architecture(self, architecture: Architecture) -> None:
+        """Raise ``ProgramError``, naming what differs, unless the program runs on ``architecture``."""
+        if self.architecture.fingerprint == architecture.fingerprint:
+            return
+        ours, theirs = asdict(self.architecture), asdict(architecture)
+        names = ("lanes_in", "lanes_out", "activation_depth_words", "weight_depth_words")
+        names += ("program_depth_words", "requantisers")
+        differences = [f"{name} {ours[name]} instead of {theirs[name]}" for name in names if ours[name] != theirs[name]]
+        raise ProgramError(
+            f"program '{self.network}' was compiled for '{self.architecture.name}', not for '{architecture.name}': "
+            + ", ".join(differences)
+        )
+
+    def to_bytes(self) -> bytes:
+        """The file's contents."""
+        header = {name: value for name, value in to_json(self).items() if name not in ("instructions", "weights")}
+        header["fingerprint"] = self.architecture.fingerprint
+        text = json.dumps(header, sort_keys=True, allow_nan=False).encode()
+        code = struct.pack(f"<{len(self.instructions)}I", *self.instructions)
+        prefix = _PREFIX.pack(MAGIC, FORMAT_VERSION, len(text), len(code), len(self.weights))
+        body = prefix + text + code + self.weights
+        return body + hashlib.sha256(body).digest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file in one step: readers see the old one or the whole new one."""
+        path = Path(path)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(self.to_bytes())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    @classmethod
+    def load(cls, source: str | os.PathLike[str] | bytes) -> Program:
+        """Read and check a file or its contents.
+
+        Raises ``ProgramError``, naming the file and what is wrong with it; ``OSError`` where it cannot be read.
+        """
+        where = "program" if isinstance(source, bytes) else str(source)
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        try:
+            return _parse(data)
+        except ProgramError as error:
+            raise ProgramError(f"{where}: {error}") from None
+
+
+def _parse(data: bytes) -> Program:
+    header, code, weights = _sections(data)
+    try:
+        entries = json.loads(header)
+        fingerprint = entries.pop("fingerprint")
+        entries["instructions"] = list(struct.unpack(f"<{len(code) // 4}I", code))
+        entries["weights"] = ""
+        hints = {name: entries[name] for name in entries}
+        program = from_json(_TextProgram, hints, "header").finish(weights)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ProgramError(f"the header is damaged: {error}") from None
+    if program.architecture.fingerprint != fingerprint:
+        raise ProgramError("the header is damaged: the architecture does not have the fingerprint that it states")
+    _check_sizes(program)
+    program.listing()
+    return program
+
+
+def _sections(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Header, instructions and weights, after checking magic, version, lengths and checksum."""
+    if len(data) < _PREFIX.size or data[: len(MAGIC)] != MAGIC:
+        kind = "is empty" if not data else "is not an Emberline program (its first bytes differ)"
+        raise ProgramError(f"the file {kind}")
+    _, version, *lengths = _PREFIX.unpack_from(data)
+    if version != FORMAT_VERSION:
+        raise ProgramError(f"format version {version}, this software reads version {FORMAT_VERSION}")
+    expected = _PREFIX.size + sum(lengths) + _DIGEST_BYTES
+    if len(data) != expected:
+        state = "truncated" if len(data) < expected else "too long"
+        raise ProgramError(f"the file is {state}: {len(data)} bytes, its prefix announces {expected}")
+    if hashlib.sha256(data[:-_DIGEST_BYTES]).digest() != data[-_DIGEST_BYTES:]:
+        raise ProgramError("the checksum is wrong: the file is damaged")
+    if lengths[1] % 4:
+        raise ProgramError(f"{lengths[1]} bytes of instructions are not whole words")
+    starts = [_PREFIX.size, _PREFIX.size + lengths[0], _PREFIX.size + lengths[0] + lengths[1]]
+    header, code, weights = (data[start : start + length] for start, length in zip(starts, lengths, strict=True))
+    return header, code, weights
+
+
+def _check_sizes(program: Program) -> None:
+    """What the driver relies on: the frame as FRAME has it, every output inside the result, weights that fit."""
+    architecture = program.architecture
+    if len(program.weights) % architecture.multipliers or len(program.weights) > architecture.weight_bytes:
+        raise ProgramError(f"{len(program.weights)} bytes of weights are not whole words or do not fit the machine")
+    packed = program.input
+    if min(*packed.map.shape, packed.pixel_bytes - packed.map.channels + 1) < 1:
+        raise ProgramError(f"input '{packed.map.name}' has an impossible shape {packed.map.shape}")
+    frame = next(each.fields for each in program.listing() if each.opcode.name == "FRAME")
+    if frame["columns"] * frame["channels"] != packed.row_bytes:
+        raise ProgramError(
+            f"input rows of {packed.row_bytes} bytes, FRAME takes {frame['columns'] * frame['channels']}"
+        )
+    for output in program.outputs:
+        height, width, channels = output.map.shape
+        if min(height, width, channels) < 1 or len(output.positions) != channels:
+            raise ProgramError(f"output '{output.map.name}' has an impossible shape {output.map.shape}")
+        last = output.first_byte + (height - 1) * output.row_bytes + (width - 1) * output.pixel_bytes
+        numbers = (output.first_byte, output.row_bytes, output.pixel_bytes, *output.positions)
+        if min(numbers) < 0 or last + max(output.positions) >= program.result_bytes:
+            raise ProgramError(f"output '{output.map.name}' lies outside the result")
+    known = {output.map.name for output in program.outputs}
+    for layer in program.host_layers:
+        if layer.kind not in ("flatten", "softmax") or layer.input not in known:
+            raise ProgramError(f"host layer '{layer.name}' ({layer.kind} of '{layer.input}') cannot run")
+        known.add(layer.output.name)
+    if not set(program.results) <= known or not program.results:
+        raise ProgramError(f"results {program.results} are not among the outputs")
+
+
+@dataclass(frozen=True)
+class _TextProgram:
+    """The header's view of ``Program``: the same entries, weights left out."""
+
+    network: str
+    architecture: Architecture
+    input: InputMap
+    outputs: tuple[OutputMap, ...]
+    results: tuple[str, ...]
+    host_layers: tuple[HostLayer, ...]
+    predicted_cycles: int
+    layers: tuple[LayerReport, ...]
+    memory: tuple[Region, ...]
+    instructions: tuple[int, ...]
+    weights: str
+    labels: tuple[str, ...]
+    preprocessing: dict[str, Any]
+
+    def finish(self, weights: bytes) -> Program:
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return Program(**{**values, "weights": weights})

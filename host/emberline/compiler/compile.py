@@ -1,0 +1,152 @@
+"""The compiler: a checked graph and an architecture in, a program out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.program import HostLayer, InputMap, LayerReport, MapInfo, OutputMap, Program, Region
+from emberline.arch.timing import predict
+from emberline.compiler.allocate import allocate
+from emberline.compiler.checks import check_graph, refuse
+from emberline.compiler.emit import Emission, emit
+from emberline.compiler.lower import lower
+from emberline.compiler.placement import FramePacking, Places, place
+from emberline.compiler.rows import Role, Schedule
+from emberline.compiler.steps import Step, plan_steps
+from emberline.compiler.weights import WeightImage
+from emberline.model.graph import FeatureMap, Graph, Softmax
+
+
+def compile_graph(
+    graph: Graph,
+    architecture: Architecture,
+    *,
+    labels: Sequence[str] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+) -> Program:
+    """Compile a network for a machine.
+
+    Parameters:
+        labels: class names to keep with the program.
+        preprocessing: how photographs become frames, as JSON values, to keep with the program.
+
+    Raises ``CompileError``, naming the layer and the reason, for what the machine cannot do or hold.
+    """
+    check_graph(graph, architecture)
+    steps, parts, copies = plan_steps(graph)
+    places = place(graph, steps, parts, copies, architecture)
+    schedule = lower(graph, steps, places, architecture)
+    image, weight_bytes = pack_weights(schedule, architecture)
+    allocate(schedule, architecture)
+    zero = graph.feature_maps[graph.inputs[0]].quantisation.zero_point
+    emission = emit(schedule, places.packing, zero, image, architecture)
+    timing = predict(architecture, emission.words)
+    return Program(
+        network=graph.name,
+        architecture=architecture,
+        input=_describe_input(graph, places.packing, architecture),
+        outputs=tuple(
+            _describe_output(graph, name, places, schedule, architecture) for name in graph.accelerator_outputs
+        ),
+        results=graph.outputs,
+        host_layers=tuple(_describe_host_layers(graph)),
+        predicted_cycles=timing.cycles,
+        layers=tuple(_report(graph, steps, emission, timing.row_cycles, weight_bytes)),
+        memory=tuple(_memory_map(schedule, architecture)),
+        instructions=tuple(emission.words),
+        weights=bytes(image.data),
+        labels=tuple(labels or ()),
+        preprocessing=dict(preprocessing or {}),
+    )
+
+
+def pack_weights(schedule: Schedule, architecture: Architecture) -> tuple[WeightImage, dict[str, int]]:
+    """The weight image, and the bytes that each layer added to it; ``CompileError`` where they are too many."""
+    image = WeightImage(architecture)
+    added: dict[str, int] = {}
+    crossing = ""
+    for operation in schedule.operations:
+        before = len(image.data)
+        image.add_weights(operation.weights)
+        image.add_parameters(operation.parameters)
+        added[operation.layer] = added.get(operation.layer, 0) + len(image.data) - before
+        if not crossing and len(image.data) > architecture.weight_bytes:
+            crossing = operation.layer
+    if crossing:
+        raise refuse(
+            crossing,
+            f"the weights need {len(image.data) / 1024:.1f} KiB, {architecture.weight_bytes / 1024:.1f} KiB available "
+            f"on '{architecture.name}' and used up here",
+        )
+    return image, added
+
+
+def _describe(x: FeatureMap) -> MapInfo:
+    return MapInfo(x.name, x.height, x.width, x.channels, x.quantisation.scale, x.quantisation.zero_point)
+
+
+def _describe_input(graph: Graph, packing: FramePacking, architecture: Architecture) -> InputMap:
+    x = graph.feature_maps[graph.inputs[0]]
+    return InputMap(_describe(x), packing.columns // x.width * packing.channels)
+
+
+def _describe_output(
+    graph: Graph, name: str, places: Places, schedule: Schedule, architecture: Architecture
+) -> OutputMap:
+    place = places.placements[name]
+    storage, lanes_in = place.storage, architecture.lanes_in
+    start = min(each.start for each in schedule.storages if each.role is Role.RESULT)
+    return OutputMap(
+        _describe(graph.feature_maps[name]),
+        (storage.start - start) * architecture.lanes_out,
+        storage.row_words * lanes_in,
+        storage.pixel_words * lanes_in,
+        place.bytes_in_pixel(architecture.lanes_out),
+    )
+
+
+def _describe_host_layers(graph: Graph) -> list[HostLayer]:
+    return [
+        HostLayer(
+            layer.name,
+            type(layer).__name__.lower(),
+            layer.inputs[0],
+            _describe(graph.feature_maps[layer.output]),
+            layer.beta if isinstance(layer, Softmax) else 1.0,
+        )
+        for layer in graph.host_layers
+    ]
+
+
+def _report(
+    graph: Graph, steps: list[Step], emission: Emission, row_cycles: Mapping[int, int], weight_bytes: Mapping[str, int]
+) -> list[LayerReport]:
+    cycles: dict[str, int] = {}
+    for address, layer in emission.row_layers.items():
+        cycles[layer] = cycles.get(layer, 0) + row_cycles.get(address, 0)
+    reports: dict[str, LayerReport] = {}
+    for step in steps:
+        macs = graph.macs(step.layer)
+        reports[step.name] = LayerReport(
+            step.name, step.kind, macs, cycles.get(step.name, 0), weight_bytes.get(step.name, 0)
+        )
+    return list(reports.values())
+
+
+def _memory_map(schedule: Schedule, architecture: Architecture) -> list[Region]:
+    """Every storage with the layers, by their place in the table, between which it is in use."""
+    order = list(dict.fromkeys(operation.layer for operation in schedule.operations))
+    spans: dict[int, list[int]] = {}
+    for operation in schedule.operations:
+        layer = order.index(operation.layer)
+        for access in (operation.source, operation.target, operation.residual):
+            if access is not None:
+                spans.setdefault(id(access.storage), [layer, layer])[1] = layer
+    regions = []
+    for storage in (schedule.frame, *schedule.storages):
+        end = storage.start + storage.words * architecture.groups_per_word
+        first, last = (0, len(order) - 1) if storage.role is not Role.MAP else spans[id(storage)]
+        regions.append(Region(storage.name, storage.role.value, storage.start, end, first, last))
+    return regions

@@ -1,0 +1,316 @@
+"""Pass: row operations with addresses become instruction words. Pointers, fences, waits and loops are found here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.isa import POINTER_COUNT, Opcode
+from emberline.arch.listing import encode
+from emberline.arch.timing import minimum_pace
+from emberline.compiler.allocate import frame_rows_read, plan_releases
+from emberline.compiler.checks import refuse
+from emberline.compiler.loops import Token, fold
+from emberline.compiler.placement import FramePacking
+from emberline.compiler.rows import Access, Role, RowOperation, Schedule, Storage
+from emberline.compiler.weights import WeightImage
+from emberline.errors import CompileError
+
+ROWS_IN_FLIGHT = 2
+"""ROWs before the current one whose results may not have landed."""
+
+
+@dataclass(frozen=True)
+class Emission:
+    """A program's words, and the layer of every ROW by its address."""
+
+    words: list[int]
+    row_layers: dict[int, str]
+
+
+class _Chain:
+    """One pointer's life: the operations that use it, by index, and the address in each."""
+
+    def __init__(self, storage: Storage, role: str) -> None:
+        self.storage, self.role = storage, role
+        self.users: list[int] = []
+        self.addresses: list[int] = []
+        self.pointer = -1
+
+    @property
+    def persists(self) -> bool:
+        return self.storage.role is Role.FRAME
+
+
+def emit(
+    schedule: Schedule, packing: FramePacking, zero: int, image: WeightImage, architecture: Architecture
+) -> Emission:
+    """The program of a schedule whose storages have addresses; ``zero`` is the input's zero point.
+
+    Raises ``CompileError``, naming the layer, where a number does not fit its field or memory is exhausted.
+    """
+    return _Emitter(schedule, packing, zero, image, architecture).emit()
+
+
+class _Emitter:
+    def __init__(
+        self, schedule: Schedule, packing: FramePacking, zero: int, image: WeightImage, architecture: Architecture
+    ) -> None:
+        self.schedule, self.packing, self.zero = schedule, packing, zero
+        self.image, self.architecture = image, architecture
+        self.operations = schedule.operations
+
+    def emit(self) -> Emission:
+        plan_waits(self.schedule)
+        plan_fences(self.schedule, self.architecture)
+        chains = self._chains()
+        moves = self._moves(chains)
+        rows = [self._row_fields(index, moves[index]) for index in range(len(self.operations))]
+        self._repeat_last_steps(chains, rows)
+        tokens = self._prologue(chains)
+        starts: dict[int, list[_Chain]] = {}
+        for chain in chains:
+            if not chain.persists:
+                starts.setdefault(chain.users[0], []).append(chain)
+        for index, fields in enumerate(rows):
+            layer = self.operations[index].layer
+            for chain in starts.get(index, []):
+                tokens.append(self._set(chain, layer))
+            tokens.append(Token(layer, self._encode(Opcode.ROW, fields, layer), is_row=True))
+        words, layers = fold(tokens)
+        words += encode(Opcode.END, {})
+        self._check_size(words, layers)
+        return Emission(words, {address: layer for address, (layer, is_row) in layers.items() if is_row})
+
+    def _check_size(self, words: list[int], layers: dict[int, tuple[str, bool]]) -> None:
+        depth = self.architecture.program_depth_words
+        if len(words) > depth:
+            layer = next((layer for address, (layer, _) in sorted(layers.items()) if address >= depth - 1), "")
+            raise refuse(
+                layer or self.operations[-1].layer,
+                f"the program needs {len(words) * 4 / 1024:.1f} KiB, {depth * 4 / 1024:.1f} KiB of instruction "
+                f"memory available on '{self.architecture.name}'",
+            )
+
+    # --- pointers
+
+    def _chains(self) -> list[_Chain]:
+        """The pointers' lives in order of their beginning, each with a register."""
+        found: dict[tuple[int, str, int], _Chain] = {}
+        for index, operation in enumerate(self.operations):
+            for role, access in _accesses(operation):
+                key = (operation.step, role, id(access.storage))
+                chain = found.setdefault(key, _Chain(access.storage, role))
+                chain.users.append(index)
+                chain.addresses.append(self._linear(access))
+        chains = list(found.values())
+        self._give_pointers(chains)
+        return chains
+
+    def _linear(self, access: Access) -> int:
+        """Groups from the start of the storage's row 0, not wrapped."""
+        words = access.row * access.storage.row_words + access.words
+        return words * self.architecture.groups_per_word + access.groups
+
+    def _ring(self, storage: Storage) -> tuple[int, int]:
+        return storage.start, storage.start + storage.words * self.architecture.groups_per_word
+
+    def _give_pointers(self, chains: list[_Chain]) -> None:
+        free = list(range(POINTER_COUNT))
+        for chain in chains:
+            if chain.persists:
+                if not free:
+                    raise refuse(self.operations[chain.users[0]].layer, "too many layers read the network's input")
+                chain.pointer = free.pop(0)
+        busy: list[_Chain] = []
+        for chain in sorted((chain for chain in chains if not chain.persists), key=lambda chain: chain.users[0]):
+            for other in [other for other in busy if other.users[-1] < chain.users[0]]:
+                busy.remove(other)
+                free.append(other.pointer)
+            if not free:
+                raise refuse(self.operations[chain.users[0]].layer, f"needs more than {POINTER_COUNT} row pointers")
+            free.sort()
+            chain.pointer = free.pop(0)
+            busy.append(chain)
+
+    def _moves(self, chains: list[_Chain]) -> list[dict[str, int]]:
+        """Pointer, step and ring fields of every operation."""
+        moves: list[dict[str, int]] = [{} for _ in self.operations]
+        for chain in chains:
+            start, end = self._ring(chain.storage)
+            following = chain.addresses[1:] + [self._next_frame(chain)]
+            for index, address, after in zip(chain.users, chain.addresses, following, strict=True):
+                moves[index] |= {
+                    f"{chain.role}_pointer": chain.pointer,
+                    f"{chain.role}_step": (after - address) % (end - start),
+                    f"{chain.role}_start": start,
+                    f"{chain.role}_end": end,
+                }
+        return moves
+
+    def _next_frame(self, chain: _Chain) -> int:
+        """Where the chain's first operation reads in the next frame; a map's pointer may stay where it is."""
+        if not chain.persists:
+            return chain.addresses[-1]
+        height = chain.storage.height * chain.storage.row_words * self.architecture.groups_per_word
+        return chain.addresses[0] + height
+
+    def _repeat_last_steps(self, chains: list[_Chain], rows: list[dict[str, int]]) -> None:
+        """A map's pointer may end anywhere: let its last step be that of a ROW like it, so that they make a loop."""
+        for chain in chains:
+            if chain.persists:
+                continue
+            step = f"{chain.role}_step"
+            last = rows[chain.users[-1]]
+            for index in reversed(chain.users[:-1]):
+                if all(rows[index][name] == value for name, value in last.items() if name not in _POINTER_STEPS):
+                    last[step] = rows[index][step]
+                    break
+
+    # --- instructions
+
+    def _encode(self, opcode: Opcode, fields: dict[str, int], layer: str) -> tuple[int, ...]:
+        try:
+            return tuple(encode(opcode, fields))
+        except ValueError as error:
+            raise refuse(layer, f"does not fit the instruction set: {error}") from None
+
+    def _set(self, chain: _Chain, layer: str) -> Token:
+        start, end = self._ring(chain.storage)
+        value = start + chain.addresses[0] % (end - start)
+        return Token(layer, self._encode(Opcode.SET, {"pointer": chain.pointer, "value": value}, layer))
+
+    def _prologue(self, chains: list[_Chain]) -> list[Token]:
+        frame, packing = self.schedule.frame, self.packing
+        fields = {
+            "channels": packing.channels,
+            "window": packing.window,
+            "skip": packing.skip,
+            "stride": packing.stride,
+            "columns": packing.columns,
+            "stored_columns": packing.stored_columns,
+            "zero": self.zero,
+            "start": frame.start,
+            "ring_rows": frame.ring_rows,
+        }
+        results = [storage for storage in self.schedule.storages if storage.role is Role.RESULT]
+        result = {"start": results[0].start, "words": sum(storage.words for storage in results)}
+        tokens = [
+            Token("", self._encode(Opcode.FRAME, fields, frame.name)),
+            Token("", self._encode(Opcode.RESULT, result, results[0].name)),
+        ]
+        tokens += [self._set(chain, "") for chain in chains if chain.persists]
+        wait_rows = frame.height if frame.ring_rows >= frame.height else self._first_window()
+        tokens.append(Token("", self._encode(Opcode.BEGIN, {"wait_rows": wait_rows}, frame.name)))
+        return tokens
+
+    def _first_window(self) -> int:
+        return next(rows.stop for rows in map(frame_rows_read, self.operations) if rows)
+
+    def _row_fields(self, index: int, moves: dict[str, int]) -> dict[str, int]:
+        operation, architecture = self.operations[index], self.architecture
+        weights, groups = operation.weights, architecture.groups_per_word
+        fields = {
+            "add": int(operation.addition is not None),
+            "fence": int(operation.fence),
+            "hold_result": int(operation.hold_result),
+            "hold_weight": int(weights.hold),
+            "row_step": 0,
+            "target_pixel_step": operation.target.storage.pixel_words * groups,
+            "weight_address": self.image.add_weights(weights) + operation.first_tap,
+            "weight_step": weights.words.shape[1],
+            "parameter_address": self.image.add_parameters(operation.parameters),
+            "pace": self._pace(operation),
+            **moves,
+        }
+        for name in _PLAIN_FIELDS:
+            fields[name] = getattr(operation, name)
+        if operation.kernel_rows > 1:
+            fields["row_step"] = operation.source_rows * operation.source.storage.row_words * groups
+        if operation.addition is not None and operation.residual is not None:
+            fields |= asdict(operation.addition)
+            fields["residual_pixel_step"] = operation.residual.storage.pixel_words * groups
+        return fields
+
+    def _pace(self, operation: RowOperation) -> int:
+        return minimum_pace(self.architecture, operation.taps, operation.columns, operation.addition is not None)
+
+
+_POINTER_STEPS = ("source_step", "target_step", "residual_step")
+_PLAIN_FIELDS = (
+    "wait_rows", "release_rows", "row_words", "pad_words", "pixel_step", "tap_step", "kernel_rows", "kernel_columns",
+    "channel_words", "source_zero", "columns", "groups", "target_zero", "clamp_min", "clamp_max",
+)  # fmt: skip
+
+
+def _accesses(operation: RowOperation) -> list[tuple[str, Access]]:
+    found = [("source", operation.source), ("target", operation.target)]
+    return found if operation.residual is None else [*found, ("residual", operation.residual)]
+
+
+def plan_waits(schedule: Schedule) -> None:
+    """Set the operations' frame rows to wait for and to release, and the first one that touches the result.
+
+    A ring that holds a whole frame is waited for once, by BEGIN; a smaller one row by row.
+    """
+    released, frame = 0, schedule.frame
+    for operation, count in zip(schedule.operations, plan_releases(schedule), strict=True):
+        rows = frame_rows_read(operation)
+        operation.wait_rows = rows.stop - released if rows and frame.ring_rows < frame.height else 0
+        operation.release_rows = count
+        operation.hold_result = False
+        released += count
+    for operation in schedule.operations:
+        if operation.target.storage.role is Role.RESULT:
+            operation.hold_result = True
+            break
+    if released != frame.height:
+        raise CompileError(f"{released} of {frame.height} frame rows are released")
+
+
+def plan_fences(schedule: Schedule, architecture: Architecture) -> None:
+    """Set ``fence`` where an operation reads what one of the two before it writes, or differs in ``add``."""
+    landed = 0
+    writes: list[tuple[int, int]] = []
+    for index, operation in enumerate(schedule.operations):
+        flying = writes[max(landed, index - ROWS_IN_FLIGHT) :]
+        reads = read_ranges(operation, architecture)
+        operation.fence = any(_overlap(read, write) for read in reads for write in flying)
+        if index and (operation.addition is None) != (schedule.operations[index - 1].addition is None):
+            operation.fence = True
+        if operation.fence:
+            landed = index
+        writes.append(write_range(operation, architecture))
+
+
+def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[0] < b[1] and b[0] < a[1]
+
+
+def write_range(operation: RowOperation, architecture: Architecture) -> tuple[int, int]:
+    """First group and end of what an operation writes, gaps included."""
+    return _pixel_range(operation.target, operation, architecture)
+
+
+def _pixel_range(access: Access, operation: RowOperation, architecture: Architecture) -> tuple[int, int]:
+    storage, groups = access.storage, architecture.groups_per_word
+    first = storage.start + (access.row % storage.ring_rows * storage.row_words + access.words) * groups
+    first += access.groups
+    return first, first + (operation.columns - 1) * storage.pixel_words * groups + operation.groups
+
+
+def read_ranges(operation: RowOperation, architecture: Architecture) -> Sequence[tuple[int, int]]:
+    """First group and end of every kernel row that an operation reads, and of its residual."""
+    groups, source = architecture.groups_per_word, operation.source
+    ranges = []
+    last = (operation.columns - 1) * operation.pixel_step + (operation.kernel_columns - 1) * operation.tap_step
+    end = min(operation.row_words, last + operation.channel_words - operation.pad_words)
+    begin = max(0, -operation.pad_words)
+    for ky in range(operation.kernel_rows if end > begin else 0):
+        row = (source.row + ky * operation.source_rows) % source.storage.ring_rows
+        first = source.storage.start + (row * source.storage.row_words + source.words) * groups
+        ranges.append((first + begin * groups, first + end * groups))
+    if operation.residual is not None:
+        ranges.append(_pixel_range(operation.residual, operation, architecture))
+    return ranges

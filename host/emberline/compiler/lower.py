@@ -1,0 +1,259 @@
+"""Pass: steps become row operations. Layer by layer for now; the order is decided in ``lower`` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from emberline.arch.architecture import Architecture
+from emberline.compiler.checks import refuse
+from emberline.compiler.division import divide_by
+from emberline.compiler.placement import FramePacking, Places
+from emberline.compiler.rows import Access, Addition, Parameters, Placement, Role, RowOperation, Schedule
+from emberline.compiler.steps import Step
+from emberline.compiler.weights import Kernel, Run, fold_parameters, plan_runs
+from emberline.model.graph import INT8_MAX, INT8_MIN, NO_PADDING, AveragePool, Convolution, Graph, Pad, Padding
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A step as a window of taps that slides over a source: shapes in pixels, or in stored words of a frame.
+
+    Parameters:
+        kernel: what is multiplied; an average pool's is of ones.
+        source, target: where the maps lie; ``height`` and ``width`` are the source's, ``rows`` and ``columns`` the
+            target's.
+        target_zero, clamp: of the requantised value, before any addition.
+        excludes_padding: results are means of the values inside the map.
+    """
+
+    kernel: Kernel
+    source: Placement
+    target: Placement
+    height: int
+    width: int
+    rows: int
+    columns: int
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: Padding
+    source_zero: int
+    target_zero: int
+    clamp: tuple[int, int]
+    excludes_padding: bool = False
+
+    def executed_rows(self, row: int) -> tuple[int, int, int]:
+        """Kernel rows ``[first, last)`` that lie inside the map for a target row, and the first one's map row."""
+        top = row * self.stride[0] - self.padding.top
+        inside = [ky for ky in range(self.kernel.values.shape[1]) if 0 <= top + ky * self.dilation[0] < self.height]
+        if not inside:
+            return 0, 1, -1
+        return inside[0], inside[-1] + 1, top + inside[0] * self.dilation[0]
+
+
+def lower(graph: Graph, steps: list[Step], places: Places, architecture: Architecture) -> Schedule:
+    """All row operations, in the order of the steps; the rows of a step from the top."""
+    operations: list[RowOperation] = []
+    for index, step in enumerate(steps):
+        window = describe_window(graph, step, places, architecture)
+        lowering = _StepLowering(graph, step, index, window, places, architecture)
+        operations += lowering.operations()
+    return Schedule(operations, places.frame, places.storages)
+
+
+def describe_window(graph: Graph, step: Step, places: Places, architecture: Architecture) -> Window:
+    """What a step computes, with its channels where source and target have them."""
+    maps, layer = graph.feature_maps, step.layer
+    x = maps[step.source]
+    source, target = places.placements[step.source], places.placements[step.target]
+    zero = x.quantisation.zero_point
+    positions = source.bytes_in_pixel(architecture.lanes_out)
+    out = maps[step.computed] if step.computed in maps else x
+    if isinstance(layer, Convolution):
+        kernel = Kernel(
+            layer.weights,
+            layer.groups,
+            positions,
+            layer.bias.astype(np.int64),
+            layer.multiplier.astype(np.int64),
+            layer.shift.astype(np.int64),
+            zero,
+        )
+        geometry = (layer.stride, layer.dilation, layer.padding)
+        clamp = (layer.activation_min, layer.activation_max)
+        window = Window(
+            kernel, source, target, x.height, x.width, out.height, out.width, *geometry, zero,
+            out.quantisation.zero_point, clamp,
+        )  # fmt: skip
+        packing = places.packing
+        flatten = source.storage.role is Role.FRAME and packing.flattens_kernel
+        return _flatten_kernel(window, packing, architecture) if flatten else window
+    if isinstance(layer, AveragePool):
+        kernel = _per_channel_kernel(x.channels, layer.window, positions, 0)
+        clamp = (layer.activation_min, layer.activation_max)
+        return Window(
+            kernel, source, target, x.height, x.width, out.height, out.width, layer.stride, (1, 1), layer.padding,
+            0, 0, clamp, excludes_padding=True,
+        )  # fmt: skip
+    padding = layer.padding if isinstance(layer, Pad) else NO_PADDING
+    rows, columns = x.height + padding.top + padding.bottom, x.width + padding.left + padding.right
+    kernel = _per_channel_kernel(x.channels, (1, 1), positions, zero)
+    return Window(
+        kernel, source, target, x.height, x.width, rows, columns, (1, 1), (1, 1), padding, zero, zero,
+        (INT8_MIN, INT8_MAX),
+    )  # fmt: skip
+
+
+def _per_channel_kernel(channels: int, window: tuple[int, int], positions: tuple[int, ...], zero: int) -> Kernel:
+    """Ones: the sum of each channel's taps; with a 1x1 window the value itself, by an exact multiplier of one."""
+    one = np.ones(channels, np.int64)
+    ones = np.ones((channels, *window, 1), np.int8)
+    return Kernel(ones, channels, positions, 0 * one, one << 30, one, zero)
+
+
+def _flatten_kernel(window: Window, packing: FramePacking, architecture: Architecture) -> Window:
+    """A convolution on words that hold a whole kernel row: its columns become channels, dense ones."""
+    out, kernel_rows, kernel_columns, _ = window.kernel.values.shape
+    channels, dilation = packing.channels, window.dilation[1]
+    first = architecture.lanes_in - packing.window * channels
+    dense = np.zeros((out, kernel_rows, kernel_columns, channels), np.int8)
+    for channel in range(out):
+        inputs = window.kernel.inputs_of(channel)
+        dense[channel, :, :, inputs.start : inputs.stop] = window.kernel.values[channel]
+    flat = dense.reshape(out, kernel_rows, 1, kernel_columns * channels)
+    positions = [first + kx * dilation * channels + c for kx in range(kernel_columns) for c in range(channels)]
+    old = window.kernel
+    kernel = Kernel(flat, 1, positions, old.bias, old.multiplier, old.shift, old.source_zero)
+    padding = Padding(window.padding.top, window.padding.bottom, 0, 0)
+    return Window(
+        kernel, window.source, window.target, window.height, window.columns, window.rows, window.columns,
+        (window.stride[0], 1), (window.dilation[0], 1), padding, window.source_zero, window.target_zero,
+        window.clamp,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Target columns ``[first, last)`` whose windows hold ``taps`` columns of the source."""
+
+    first: int
+    last: int
+    taps: int
+
+
+class _StepLowering:
+    """The row operations of one step; variants of parameters are made once and shared by rows."""
+
+    def __init__(
+        self, graph: Graph, step: Step, index: int, window: Window, places: Places, architecture: Architecture
+    ) -> None:
+        self.graph, self.step, self.index, self.window = graph, step, index, window
+        self.architecture = architecture
+        self.runs = plan_runs(window.kernel, window.target.layout, architecture)
+        self.addition = _addition(graph, step)
+        self.residual = places.placements[step.residual] if step.residual is not None else None
+        self._parameters: dict[tuple[int, ...], Parameters] = {}
+
+    def operations(self) -> Iterator[RowOperation]:
+        columns = self._column_ranges()
+        for row in range(self.window.rows):
+            for number in range(len(self.runs)):
+                for part in columns:
+                    yield self._operation(row, number, part)
+
+    def _column_ranges(self) -> list[_Columns]:
+        """The whole row, or pieces of it whose windows reach equally far outside the map."""
+        window = self.window
+        taps = window.kernel.values.shape[2]
+        if not window.excludes_padding:
+            return [_Columns(0, window.columns, taps)]
+        pieces: list[_Columns] = []
+        for column in range(window.columns):
+            left = column * window.stride[1] - window.padding.left
+            inside = min(left + taps, window.width) - max(left, 0)
+            if pieces and pieces[-1].taps == inside:
+                pieces[-1] = _Columns(pieces[-1].first, column + 1, inside)
+            else:
+                pieces.append(_Columns(column, column + 1, inside))
+        return pieces
+
+    def _operation(self, row: int, number: int, part: _Columns) -> RowOperation:
+        window, run, kernel = self.window, self.runs[number], self.window.kernel
+        storage = window.source.storage
+        first, last, source_row = window.executed_rows(row)
+        left = part.first * window.stride[1] - window.padding.left
+        skipped = max(left, 0)
+        taps_per_row = kernel.values.shape[2] * run.words
+        padding_only = source_row < 0
+        pixel = storage.pixel_words
+        target_groups = window.target.group_offset + run.group
+        target_pixel = window.target.storage.pixel_words * self.architecture.groups_per_word
+        residual = None
+        if self.residual is not None:
+            pixel_groups = self.residual.storage.pixel_words * self.architecture.groups_per_word
+            offset = self.residual.group_offset + run.group + part.first * pixel_groups
+            residual = Access(self.residual.storage, row, groups=offset)
+        return RowOperation(
+            layer=self.step.name,
+            step=self.index,
+            source=Access(storage, max(source_row, 0), words=0 if padding_only else run.word + skipped * pixel),
+            source_rows=window.dilation[0],
+            row_words=0 if padding_only else (window.width - 1 - skipped) * pixel + run.words,
+            pad_words=max(-left, 0) * pixel,
+            pixel_step=window.stride[1] * pixel,
+            tap_step=window.dilation[1] * pixel,
+            kernel_rows=last - first,
+            kernel_columns=kernel.values.shape[2],
+            channel_words=run.words,
+            source_zero=window.source_zero,
+            target=Access(window.target.storage, row, groups=target_groups + part.first * target_pixel),
+            columns=part.last - part.first,
+            groups=run.groups,
+            target_zero=window.target_zero,
+            clamp_min=window.clamp[0],
+            clamp_max=window.clamp[1],
+            weights=run.weights,
+            first_tap=0 if run.weights.hold else first * taps_per_row,
+            parameters=self._parameters_of(number, run, first, last, part.taps),
+            residual=residual,
+            addition=self.addition,
+        )
+
+    def _parameters_of(self, number: int, run: Run, first: int, last: int, taps: int) -> Parameters:
+        key = (number, first, last, taps)
+        if key not in self._parameters:
+            layout = self.window.target.layout
+            parameters = fold_parameters(self.window.kernel, layout, run, slice(first, last), self.architecture)
+            if self.window.excludes_padding:
+                parameters = self._mean_parameters(parameters, (last - first) * taps)
+            self._parameters[key] = parameters
+        return self._parameters[key]
+
+    def _mean_parameters(self, parameters: Parameters, count: int) -> Parameters:
+        division = divide_by(count)
+        if division is None:
+            raise refuse(self.step.layer, f"a mean of {count} values cannot be computed exactly")
+        ones = np.ones_like(parameters.bias)
+        multiplier, left, right = (ones * value for value in division)
+        return Parameters(0 * ones, multiplier, left, right)
+
+
+def _addition(graph: Graph, step: Step) -> Addition | None:
+    if step.addition is None or step.residual is None:
+        return None
+    layer, maps = step.addition, graph.feature_maps
+    operand, other = step.operand, 1 - step.operand
+    return Addition(
+        residual_zero=maps[step.residual].quantisation.zero_point,
+        sum_zero=maps[step.target].quantisation.zero_point,
+        sum_min=layer.activation_min,
+        sum_max=layer.activation_max,
+        result_multiplier=layer.input_multipliers[operand],
+        result_shift=-layer.input_shifts[operand],
+        residual_multiplier=layer.input_multipliers[other],
+        residual_shift=-layer.input_shifts[other],
+        sum_multiplier=layer.output_multiplier,
+        sum_shift=-layer.output_shift,
+    )

@@ -1,0 +1,183 @@
+"""What the passes hand to each other: where maps lie, and the row operations in their order of execution.
+
+A *storage* is a rectangle of pixels in the activation buffer. A *placement* says which bytes of a storage's pixels
+are the channels of a feature map; several maps may share a storage (the parts of a concatenation, a sum in the place
+of its operand). A *row operation* is a ``ROW`` instruction whose addresses are still symbolic: rows of storages.
+The list of row operations is the schedule; nothing behind it depends on how they were ordered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Role(Enum):
+    """What a storage is for."""
+
+    FRAME = "frame"
+    MAP = "map"
+    RESULT = "result"
+
+
+@dataclass(eq=False)
+class Storage:
+    """Rows of pixels in the activation buffer; all lengths but ``start`` are known before allocation.
+
+    Parameters:
+        name: of the first map that it holds.
+        height: rows of the map, which for a frame is more or less than ``ring_rows``.
+        width, pixel_words: pixels of a row, words of a pixel.
+        ring_rows: rows that are kept; row ``y`` lies at ``y % ring_rows``.
+        start: first group, word aligned; set by the allocator.
+    """
+
+    name: str
+    role: Role
+    height: int
+    width: int
+    pixel_words: int
+    ring_rows: int
+    start: int = -1
+
+    @property
+    def row_words(self) -> int:
+        return self.width * self.pixel_words
+
+    @property
+    def words(self) -> int:
+        return self.ring_rows * self.row_words
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which bytes of ``groups`` consecutive groups are a map's channels, in the channels' order."""
+
+    positions: tuple[int, ...]
+    groups: int
+
+    @staticmethod
+    def dense(channels: int, lanes_out: int) -> Layout:
+        return Layout(tuple(range(channels)), -(-channels // lanes_out))
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """A map's place: ``layout`` starting ``group_offset`` groups into each pixel of ``storage``."""
+
+    storage: Storage
+    group_offset: int
+    layout: Layout
+
+    def bytes_in_pixel(self, lanes_out: int) -> tuple[int, ...]:
+        """The byte of each channel within a pixel of the storage."""
+        return tuple(self.group_offset * lanes_out + position for position in self.layout.positions)
+
+
+@dataclass(frozen=True, eq=False)
+class Access:
+    """A row of a storage, ``words`` words and ``groups`` groups into it."""
+
+    storage: Storage
+    row: int
+    words: int = 0
+    groups: int = 0
+
+
+@dataclass(frozen=True)
+class Addition:
+    """The ``ADD`` fields that are numbers: zero points, clamp, multipliers and shifts."""
+
+    residual_zero: int
+    sum_zero: int
+    sum_min: int
+    sum_max: int
+    result_multiplier: int
+    result_shift: int
+    residual_multiplier: int
+    residual_shift: int
+    sum_multiplier: int
+    sum_shift: int
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Weights of consecutive groups as the lanes read them: int8 ``[groups, taps, lanes_out, lanes_in]``.
+
+    With ``hold`` there is one tap, which serves all taps of the kernel. Equal contents share their memory.
+    """
+
+    words: NDArray[np.int8]
+    hold: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Parameters:
+    """Requantisation of ``groups * lanes_out`` output channels: int64 arrays in the ranges of ``isa.PARAMETERS``."""
+
+    bias: NDArray[np.int64]
+    multiplier: NDArray[np.int64]
+    left_shift: NDArray[np.int64]
+    right_shift: NDArray[np.int64]
+
+
+@dataclass(eq=False)
+class RowOperation:
+    """One ``ROW``: see ``emberline.arch.isa`` for the fields, ``emit`` for what becomes of the accesses.
+
+    Parameters:
+        layer: the name that messages and tables show.
+        step: which step of the schedule it belongs to; its pointers are shared by the operations of one step.
+        source: first kernel row, at the first word that is read.
+        source_rows: map rows from one kernel row to the next.
+        first_tap: index of the first executed tap in each group of ``weights``.
+    """
+
+    layer: str
+    step: int
+    source: Access
+    source_rows: int
+    row_words: int
+    pad_words: int
+    pixel_step: int
+    tap_step: int
+    kernel_rows: int
+    kernel_columns: int
+    channel_words: int
+    source_zero: int
+    target: Access
+    columns: int
+    groups: int
+    target_zero: int
+    clamp_min: int
+    clamp_max: int
+    weights: Weights
+    first_tap: int
+    parameters: Parameters
+    residual: Access | None = None
+    addition: Addition | None = None
+    wait_rows: int = 0
+    release_rows: int = 0
+    fence: bool = False
+    hold_result: bool = False
+
+    @property
+    def taps(self) -> int:
+        return self.kernel_rows * self.kernel_columns * self.channel_words
+
+    @property
+    def is_padding_only(self) -> bool:
+        """Whether the window lies outside its map, so that nothing is read."""
+        return self.row_words == 0
+
+
+@dataclass
+class Schedule:
+    """Row operations in execution order, and the storages they use."""
+
+    operations: list[RowOperation]
+    frame: Storage
+    storages: list[Storage] = field(default_factory=list)

@@ -1,0 +1,292 @@
+"""The instruction set, executed: what every instruction does to the machine's state, in numpy.
+
+This is the definition that the gateware is held against. A ROW is computed whole, not column by column; the machine
+therefore refuses what would depend on the order inside a ROW or between ROWs in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.isa import POINTER_COUNT, Opcode
+from emberline.arch.listing import Instruction, validate
+from emberline.arch.timing import minimum_pace
+from emberline.errors import EmulationError
+from emberline.model.row_arithmetic import Fields, RowArithmetic
+
+ROWS_IN_FLIGHT = 2
+"""ROWs before the current one that may not have written everything yet."""
+
+
+@dataclass
+class _FrameRing:
+    """The frame writer: rows arrive while there is room, ROWs release them."""
+
+    fields: Fields
+    arrived: int = 0
+    released: int = 0
+    guaranteed: int = 0
+    """Rows of all frames that have been received, given back, and waited for."""
+
+    @property
+    def held(self) -> int:
+        return self.arrived - self.released
+
+
+class Machine:
+    """Memories, pointers and the frame ring of an accelerator; executes one frame at a time.
+
+    Everything that is not in a program's control survives from frame to frame: both memories, the pointers, the
+    place in the frame ring. Memories start as zeros.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.architecture = architecture
+        self.activations = np.zeros((architecture.activation_depth_words, architecture.lanes_in), np.int8)
+        self.weights = np.zeros(
+            (architecture.weight_depth_words, architecture.lanes_out, architecture.lanes_in), np.int8
+        )
+        self.pointers = [0] * POINTER_COUNT
+        self._groups = self.activations.reshape(-1, architecture.lanes_out)
+        self._body: list[Instruction] = []
+        self._instruction: Instruction | None = None
+        self._result: Fields = {}
+        self._ring: _FrameRing | None = None
+        self._rows: dict[int, RowArithmetic] = {}
+        self._writer = np.full(architecture.activation_depth_groups, -ROWS_IN_FLIGHT - 1, np.int64)
+        self._sequence = self._landed = 0
+
+    def load_weights(self, data: bytes, address: int = 0) -> None:
+        """Write whole weight words from word ``address``; ``EmulationError`` where they do not fit."""
+        size = self.architecture.multipliers
+        count, rest = divmod(len(data), size)
+        if rest or address < 0 or address + count > self.architecture.weight_depth_words:
+            raise EmulationError(f"{len(data)} bytes of weights at word {address} are not whole words or do not fit")
+        shape = (count, self.architecture.lanes_out, self.architecture.lanes_in)
+        self.weights[address : address + count] = np.frombuffer(data, np.int8).reshape(shape)
+        self._rows.clear()
+
+    def load_program(self, words: list[int]) -> None:
+        """Check a program and execute its prologue; the frame ring is empty afterwards. Raises ``ProgramError``."""
+        instructions = validate(words, self.architecture)
+        self._rows.clear()
+        begin = next(index for index, each in enumerate(instructions) if each.opcode is Opcode.BEGIN)
+        for instruction in instructions[:begin]:
+            match instruction.opcode:
+                case Opcode.SET:
+                    self._set(instruction.fields)
+                case Opcode.FRAME:
+                    self._ring = _FrameRing(instruction.fields)
+                case Opcode.RESULT:
+                    self._result = instruction.fields
+        self._body = instructions[begin:]
+
+    @property
+    def frame_row_bytes(self) -> int:
+        """Bytes of one row on the link."""
+        f = self._loaded_ring().fields
+        return f["columns"] * f["channels"]
+
+    def run_frame(self, data: bytes) -> bytes:
+        """Feed one frame, execute ``BEGIN`` … ``END``, return the result's bytes.
+
+        Raises ``EmulationError``, naming the instruction, for anything that the instruction set forbids.
+        """
+        rows = self._pack_rows(data)
+        ring = self._loaded_ring()
+        ring.guaranteed = ring.released
+        frame_end = ring.released + len(rows)
+        pending = iter(rows)
+        self._landed = self._sequence
+        for instruction in self._execute():
+            self._instruction = instruction
+            match instruction.opcode:
+                case Opcode.SET:
+                    self._set(instruction.fields)
+                case Opcode.BEGIN:
+                    self._wait_for_rows(ring, instruction.fields["wait_rows"], pending)
+                case Opcode.ROW:
+                    self._wait_for_rows(ring, instruction.fields["wait_rows"], pending)
+                    self._row(instruction, ring)
+                    self._release(ring, instruction.fields["release_rows"], pending)
+        self._instruction = None
+        if ring.released != frame_end:
+            taken = ring.released - frame_end + len(rows)
+            raise EmulationError(f"the program released {taken} rows of a frame of {len(rows)}")
+        start, groups = self._result["start"], self.architecture.groups_per_word
+        return self.activations[start // groups : start // groups + self._result["words"]].tobytes()
+
+    # --- control
+
+    def _execute(self) -> Iterator[Instruction]:
+        """The frame's instructions in order of execution, loops unrolled."""
+        loops: list[list[int]] = []
+        index = 0
+        while True:
+            instruction = self._body[index]
+            index += 1
+            if instruction.opcode is Opcode.LOOP:
+                loops.append([index, instruction.fields["count"]])
+            elif instruction.opcode is Opcode.NEXT:
+                loops[-1][1] -= 1
+                if loops[-1][1]:
+                    index = loops[-1][0]
+                else:
+                    loops.pop()
+            else:
+                yield instruction
+            if instruction.opcode is Opcode.END:
+                return
+
+    def _set(self, fields: Fields) -> None:
+        self.pointers[fields["pointer"]] = fields["value"]
+
+    def _take(self, fields: Fields, role: str) -> int:
+        """A row's address; the pointer moves on within its ring."""
+        pointer = fields[f"{role}_pointer"]
+        address, start, end = self.pointers[pointer], fields[f"{role}_start"], fields[f"{role}_end"]
+        self._require(start <= address < end, f"{role} pointer {pointer} is {address}, outside {start}..{end}")
+        following = address + fields[f"{role}_step"]
+        self.pointers[pointer] = following - (end - start) if following >= end else following
+        return address
+
+    def _require(self, condition: bool, reason: str) -> None:
+        if not condition:
+            where = "" if self._instruction is None else f"word {self._instruction.address}: "
+            name = "" if self._instruction is None else f"{self._instruction.opcode.name} "
+            raise EmulationError(f"{where}{name}{reason}")
+
+    def _loaded_ring(self) -> _FrameRing:
+        if self._ring is None:
+            raise EmulationError("no program is loaded")
+        return self._ring
+
+    # --- the frame
+
+    def _pack_rows(self, data: bytes) -> NDArray[np.int8]:
+        """A frame from the link as stored rows, int8 ``[rows, stored_columns, lanes_in]``.
+
+        Byte ``k`` of a word's window sits in lane ``lanes_in - window * channels + k``; lanes below hold zeros here,
+        older pixels in the hardware.
+        """
+        f = self._loaded_ring().fields
+        channels, size = f["channels"], self.frame_row_bytes
+        if not data or len(data) % size:
+            raise EmulationError(f"a frame of {len(data)} bytes is not whole rows of {size} bytes")
+        pixels = np.frombuffer(data, np.int8).reshape(-1, f["columns"], channels)
+        window, stored = f["window"], f["stored_columns"]
+        left = window - 1 - f["skip"]
+        right = max(0, (stored - 1) * f["stride"] + window - left - f["columns"])
+        padded = np.pad(pixels, ((0, 0), (left, right), (0, 0)), constant_values=f["zero"])
+        columns = np.arange(stored)[:, None] * f["stride"] + np.arange(window)
+        words = np.zeros((len(pixels), stored, self.architecture.lanes_in), np.int8)
+        words[:, :, self.architecture.lanes_in - window * channels :] = padded[:, columns].reshape(
+            len(pixels), stored, window * channels
+        )
+        return words
+
+    def _wait_for_rows(self, ring: _FrameRing, rows: int, pending: Iterator[NDArray[np.int8]]) -> None:
+        self._receive(ring, pending)
+        self._require(rows <= ring.held, f"waits for {rows} frame rows, {ring.held} can be there")
+        ring.guaranteed = max(ring.guaranteed, ring.released + rows)
+
+    def _release(self, ring: _FrameRing, rows: int, pending: Iterator[NDArray[np.int8]]) -> None:
+        self._require(rows <= ring.guaranteed - ring.released, f"releases {rows} frame rows before they arrived")
+        ring.released += rows
+        if rows:
+            self._receive(ring, pending)
+
+    def _receive(self, ring: _FrameRing, pending: Iterator[NDArray[np.int8]]) -> None:
+        """Store rows while there is room: as early as the hardware could, so that reading a released row shows."""
+        stored, start = ring.fields["stored_columns"], ring.fields["start"] // self.architecture.groups_per_word
+        while ring.held < ring.fields["ring_rows"]:
+            row = next(pending, None)
+            if row is None:
+                return
+            first = start + ring.arrived % ring.fields["ring_rows"] * stored
+            self.activations[first : first + stored] = row
+            ring.arrived += 1
+
+    def _check_frame_read(self, ring: _FrameRing, first: int, words: int) -> None:
+        """Refuse to read a frame row that may not have arrived, or has been released."""
+        f = ring.fields
+        start, stored = f["start"] // self.architecture.groups_per_word, f["stored_columns"]
+        if not start <= first < start + f["ring_rows"] * stored:
+            return
+        for place in range((first - start) // stored, (first + words - 1 - start) // stored + 1):
+            age = (place - ring.released) % f["ring_rows"]
+            ready = ring.guaranteed - ring.released
+            self._require(age < ready, f"reads frame row {age} of the {ready} that it has waited for")
+
+    # --- the lanes
+
+    def _row(self, instruction: Instruction, ring: _FrameRing) -> None:
+        f = instruction.fields
+        arithmetic = self._rows.get(instruction.address)
+        if arithmetic is None:
+            arithmetic = self._rows[instruction.address] = self._prepare(instruction)
+        if f["fence"]:
+            self._landed = self._sequence
+        source, target = self._take(f, "source"), self._take(f, "target")
+        residual = self._take(f, "residual") if f["add"] else -1
+        rows = self._source_rows(f, source, arithmetic, ring)
+        values = arithmetic.convolve(self.activations, rows)
+        targets = self._pixels(f, target, arithmetic.target_offsets, "target")
+        for row in rows if arithmetic.read_end else ():
+            low = (row + arithmetic.read_begin) * self.architecture.groups_per_word
+            high = (row + arithmetic.read_end) * self.architecture.groups_per_word
+            clear = target + arithmetic.target_span <= low or high <= target
+            self._require(clear, f"writes groups {target}… inside its own source row")
+        if f["add"]:
+            operands = self._pixels(f, residual, arithmetic.residual_offsets, "residual")
+            self._check_in_flight(residual, residual + arithmetic.residual_span, "residual")
+            same = residual == target and f["residual_pixel_step"] == f["target_pixel_step"]
+            apart = target + arithmetic.target_span <= residual or residual + arithmetic.residual_span <= target
+            self._require(same or apart, "overwrites part of its residual row")
+            values = arithmetic.add(values, self._groups[operands])
+        self._groups[targets] = values
+        self._writer[targets] = self._sequence
+        self._sequence += 1
+
+    def _prepare(self, instruction: Instruction) -> RowArithmetic:
+        f = instruction.fields
+        arithmetic = RowArithmetic(self.architecture, f, self.weights)
+        least = minimum_pace(self.architecture, arithmetic.taps, f["columns"], bool(f["add"]))
+        self._require(f["pace"] >= least, f"pace {f['pace']} is below the minimum {least}")
+        return arithmetic
+
+    def _source_rows(self, f: Fields, source: int, arithmetic: RowArithmetic, ring: _FrameRing) -> list[int]:
+        """The word address of each kernel row; what it reads is inside its ring, landed, and arrived."""
+        groups = self.architecture.groups_per_word
+        self._require(source % groups == 0, f"source row {source} is not word aligned")
+        rows, address = [], source
+        for _ in range(f["kernel_rows"]):
+            rows.append(address // groups)
+            if arithmetic.read_end:
+                low = address + arithmetic.read_begin * groups
+                high = address + arithmetic.read_end * groups
+                self._require(high <= f["source_end"], f"reads groups {low}..{high} beyond its ring")
+                self._check_in_flight(low, high, "source")
+                self._check_frame_read(
+                    ring, rows[-1] + arithmetic.read_begin, arithmetic.read_end - arithmetic.read_begin
+                )
+            address += f["row_step"]
+            if address >= f["source_end"]:
+                address -= f["source_end"] - f["source_start"]
+        return rows
+
+    def _pixels(self, f: Fields, address: int, offsets: NDArray[np.int64], role: str) -> NDArray[np.int64]:
+        last = address + int(offsets[-1, -1])
+        self._require(last < f[f"{role}_end"], f"{role} row ends at group {last}, beyond its ring")
+        return address + offsets
+
+    def _check_in_flight(self, low: int, high: int, role: str) -> None:
+        """Refuse to read what one of the last ROWs writes, unless a fence lies between."""
+        oldest = max(self._landed, self._sequence - ROWS_IN_FLIGHT)
+        flying = self._writer[low:high].max() >= oldest
+        self._require(not flying, f"reads {role} groups {low}..{high} while they are being written: no fence")
