@@ -68,10 +68,11 @@ def convolution_accumulators(
     """``bias + Σ (x - input_zero_point) * weights``, int32 ``[N, out_h, out_w, out]``; sums beyond int32 wrap.
 
     The products are summed by floating-point matrix multiplication, and exactly so. Padding holds the zero point, so
-    ``Σ (x - z) * w = Σ x * w - z * Σ w`` and only ``Σ x * w`` is summed in floating point. Every product and every partial
-    sum, in any order and with or without fused operations, is an integer of magnitude at most ``128 * Σ |w|``; integers
-    up to 2**24 are exact in float32 and up to 2**53 in float64. float32 is used where ``128 * Σ |w| <= 2**24`` for every
-    output channel (always, up to 1024 weights a channel), float64 otherwise (enough for 5 * 10**11 weights a channel).
+    ``Σ (x - z) * w = Σ x * w - z * Σ w`` and only ``Σ x * w`` is summed in floating point. Every product and every
+    partial sum, in any order and with or without fused operations, is an integer of magnitude at most
+    ``128 * Σ |w|``; integers up to 2**24 are exact in float32 and up to 2**53 in float64. float32 is used where
+    ``128 * Σ |w| <= 2**24`` for every output channel (always, up to 1024 weights a channel), float64 otherwise
+    (enough for 5 * 10**11 weights a channel).
     """
     magnitude = 128 * int(np.abs(weights, dtype=np.int64).sum(axis=(1, 2, 3)).max())
     real: type[np.floating[Any]] = np.float32 if magnitude <= 1 << 24 else np.float64

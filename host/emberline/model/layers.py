@@ -1,10 +1,10 @@
 """The parts of a quantised network: feature maps and layers, each checking itself.
 
 Everything is int8 in LiteRT's sense: an activation is ``real = scale * (code - zero_point)`` with one scale and zero
-point per feature map; weights are symmetric (zero point 0). Frames are NHWC with the batch stripped, a vector of C values
-is a 1x1xC map. All integers that the arithmetic needs (multipliers, shifts, clamps, resolved padding) are stored in the
-layers, so that a front end derives them once and nobody has to know which file format a network came from. Zero points
-are stored once, in the feature maps. The rules are in ``docs/numerics.md``.
+point per feature map; weights are symmetric (zero point 0). Frames are NHWC with the batch stripped, a vector of C
+values is a 1x1xC map. All integers that the arithmetic needs (multipliers, shifts, clamps, resolved padding) are
+stored in the layers, so that a front end derives them once and nobody has to know which file format a network came
+from. Zero points are stored once, in the feature maps. The rules are in ``docs/numerics.md``.
 """
 
 from __future__ import annotations
@@ -146,15 +146,15 @@ class Convolution(_Clamped):
     """Convolution; grouped, depthwise (``groups`` == input channels) and fully connected layers too.
 
     ``acc[o] = bias[o] + Σ (x - input zero point) * weights[o]`` in int32, then requantised by ``multiplier[o]`` and
-    ``shift[o]``, plus the output zero point, clamped. Padding adds values equal to the input's zero point. Output channel
-    ``o`` reads the input channels of group ``o // (out / groups)``.
+    ``shift[o]``, plus the output zero point, clamped. Padding adds values equal to the input's zero point. Output
+    channel ``o`` reads the input channels of group ``o // (out / groups)``.
 
     Parameters:
         weights: int8 ``[out, kernel_h, kernel_w, in / groups]``.
         bias: int32 ``[out]``.
         weight_scales: float32 ``[out]``, or ``[1]`` for one scale per tensor.
-        multiplier: int32 ``[out]``, 0..2**31-1: the fraction of the real multiplier, times 2**31. It is normalised (0, or
-            2**30 and more) except in a MEAN, expressed as a depthwise convolution of ones, and in fully connected layers.
+        multiplier: int32 ``[out]``, 0..2**31-1: the fraction of the real multiplier, times 2**31. Normalised (0, or at
+            least 2**30) except in fully connected layers and in a MEAN, which is a depthwise convolution of ones.
         shift: int32 ``[out]``, its exponent, -31..30: positive shifts left (LiteRT's sign).
         stride, dilation: (y, x).
         fully_connected: the kernel covers the whole unpadded input, in NHWC order. The arithmetic is that of any other

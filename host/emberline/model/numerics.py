@@ -1,8 +1,8 @@
 """The integer arithmetic of LiteRT's reference kernels (BUILTIN_REF), on numpy arrays.
 
 Every function is exact: equal to the reference for all arguments in the ranges it states. The formulas and the tests
-that hold them are listed in ``docs/numerics.md``. Derivations of integers from float scales happen once, in a front end;
-what runs per value uses integers only.
+that hold them are listed in ``docs/numerics.md``. Derivations of integers from float scales happen once, in a front
+end; what runs per value uses integers only.
 
 Source: gemmlowp's ``fixedpoint.h`` and LiteRT's ``quantization_util.cc``, ``kernel_util.cc``, ``add.cc`` and the int8
 functions under ``kernels/internal/reference``, all in their default double-rounding form.
@@ -171,8 +171,8 @@ def add_parameters(scale_a: float, scale_b: float, output_scale: float) -> AddPa
 def mean_multiplier(input_scale: float, output_scale: float, count: int) -> QuantisedMultiplier:
     """The multiplier of MEAN over ``count`` values, applied to the sum of ``x - zero point``.
 
-    LiteRT divides the 31-bit multiplier of the two scales by ``count`` and keeps what bits it can, so the result may lie
-    below 2**30 and is not what ``quantise_multiplier`` of the quotient gives.
+    LiteRT divides the 31-bit multiplier of the two scales by ``count`` and keeps what bits it can, so the result may
+    lie below 2**30 and is not what ``quantise_multiplier`` of the quotient gives.
     """
     multiplier, shift = quantise_multiplier(float(input_scale) / float(output_scale))
     extra = min(count.bit_length() - 1, 32, 31 + shift)

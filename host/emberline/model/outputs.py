@@ -33,7 +33,10 @@ def pack_frame(program: Program, frame: Frame) -> bytes:
 
 
 def decode_outputs(program: Program, result: bytes) -> dict[str, Frame]:
-    """The accelerator's maps, int8 ``[H, W, C]`` by name, from the result's bytes; ``ProgramError`` for another length."""
+    """The accelerator's maps, int8 ``[H, W, C]`` by name, from the result's bytes.
+
+    Raises ``ProgramError`` for another number of bytes than the program's ``result_bytes``.
+    """
     if len(result) != program.result_bytes:
         raise ProgramError(f"program '{program.network}' gives {program.result_bytes} bytes, not {len(result)}")
     data = np.frombuffer(result, np.int8)

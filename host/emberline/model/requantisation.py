@@ -1,12 +1,12 @@
 """The integers that requantise a convolution's sums, as LiteRT's reference kernels define the result.
 
-CONV_2D and DEPTHWISE_CONV_2D define it by integers: a 31-bit multiplier and two roundings. FULLY_CONNECTED multiplies the
-accumulator by a double and rounds once, half away from zero. That is a step function of an integer, so it is described
-completely by the accumulator at which each int8 code begins, and an integer rule with the same thresholds is the same
-function. ``fully_connected`` finds such a rule and thereby proves it, or refuses.
+CONV_2D and DEPTHWISE_CONV_2D define it by integers: a 31-bit multiplier and two roundings. FULLY_CONNECTED multiplies
+the accumulator by a double and rounds once, half away from zero. That is a step function of an integer, so it is
+described completely by the accumulator at which each int8 code begins, and an integer rule with the same thresholds
+is the same function. ``fully_connected`` finds such a rule and thereby proves it, or refuses.
 
-Source: LiteRT's ``kernel_util.cc`` and ``reference/integer_ops/fully_connected.h`` (since 2.0; older releases requantise
-fully connected layers like convolutions).
+Source: LiteRT's ``kernel_util.cc`` and ``reference/integer_ops/fully_connected.h`` (2.3.0; older releases
+requantise fully connected layers like convolutions).
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def fully_connected(
 ) -> Requantisation:
     """FULLY_CONNECTED, per tensor or per channel: integers that give LiteRT's code for every int32 accumulator.
 
-    A multiplier without a right shift is preferred: it rounds once anyway, so that ``single_rounding`` stays False. It has
-    too few bits for small ratios; then 31 bits are used and rounded once.
+    A multiplier without a right shift is preferred: it rounds once anyway, so that ``single_rounding`` stays False.
+    It has too few bits for small ratios; then 31 bits are used and rounded once.
 
     Raises ``ModelError`` where neither can equal LiteRT, which takes a scale ratio that is extremely small or large.
     """

@@ -1,9 +1,9 @@
 """TFLite front end: an int8 ``.tflite`` file becomes a ``Graph``.
 
-Every integer of the result (multipliers, shifts, clamps, resolved padding) is the one LiteRT derives, so that running the
-graph gives LiteRT's BUILTIN_REF result bit for bit. What cannot be expressed exactly is refused, naming file, layer and
-reason. Explicit PAD operators are folded into the convolutions that read them; RESHAPE and SQUEEZE disappear (a fully
-connected layer reads the map as it is) or become a host ``Flatten`` at the end.
+Every integer of the result (multipliers, shifts, clamps, resolved padding) is the one LiteRT derives, so that running
+the graph gives LiteRT's BUILTIN_REF result bit for bit. What cannot be expressed exactly is refused, naming file,
+layer and reason. Explicit PAD operators are folded into the convolutions that read them; RESHAPE and SQUEEZE
+disappear (a fully connected layer reads the map as it is) or become a host ``Flatten`` at the end.
 """
 
 from __future__ import annotations

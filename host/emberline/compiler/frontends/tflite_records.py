@@ -1,8 +1,8 @@
 """The contents of a TFLite file as plain records, with every count and size checked.
 
-FlatBuffers files are full of offsets, and the Python reader follows them wherever they point. So this is the only module
-that touches the FlatBuffer: whatever goes wrong in here means that the file is damaged. It does not judge what the
-network means; that is ``tflite_reader``.
+FlatBuffers files are full of offsets, and the Python reader follows them wherever they point. So this is the only
+module that touches the FlatBuffer: whatever goes wrong in here means that the file is damaged. It does not judge what
+the network means; that is ``tflite_reader``.
 """
 
 from __future__ import annotations
