@@ -115,7 +115,8 @@ def _require(condition: bool, reason: str) -> None:
 
 
 def _check_order(instructions: list[Instruction]) -> None:
-    begun, depth, empty, seen = False, 0, False, set()
+    begun, depth, empty = False, 0, False
+    seen: set[Opcode] = set()
     for instruction in instructions:
         opcode, where = instruction.opcode, f"word {instruction.address}: {instruction.opcode.name}"
         if opcode in (Opcode.FRAME, Opcode.RESULT, Opcode.BEGIN):
@@ -198,4 +199,3 @@ def _check_row(f: dict[str, int], architecture: Architecture) -> None:
     _require(last <= architecture.weight_depth_words, f"weights end at word {last}, beyond the weight memory")
     last = f["parameter_address"] + f["groups"] * architecture.parameter_words
     _require(last <= architecture.weight_depth_words, f"parameters end at word {last}, beyond the weight memory")
-    _require(f["pace"] >= taps, f"pace {f['pace']} is below the {taps} taps")

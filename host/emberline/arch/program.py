@@ -178,8 +178,10 @@ class Program:
         if self.architecture.fingerprint == architecture.fingerprint:
             return
         ours, theirs = asdict(self.architecture), asdict(architecture)
-        names = ("lanes_in", "lanes_out", "activation_depth_words", "weight_depth_words")
-        names += ("program_depth_words", "requantisers")
+        names = [
+            *("lanes_in", "lanes_out", "activation_depth_words"),
+            *("weight_depth_words", "program_depth_words", "requantisers"),
+        ]
         differences = [f"{name} {ours[name]} instead of {theirs[name]}" for name in names if ours[name] != theirs[name]]
         raise ProgramError(
             f"program '{self.network}' was compiled for '{self.architecture.name}', not for '{architecture.name}': "

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import POINTER_COUNT, Opcode
 from emberline.arch.listing import encode
-from emberline.arch.timing import minimum_pace
+from emberline.arch.timing import minimum_idle
 from emberline.compiler.allocate import frame_rows_read, plan_releases
 from emberline.compiler.checks import refuse
 from emberline.compiler.loops import Token, fold
@@ -139,7 +139,7 @@ class _Emitter:
         moves: list[dict[str, int]] = [{} for _ in self.operations]
         for chain in chains:
             start, end = self._ring(chain.storage)
-            following = chain.addresses[1:] + [self._next_frame(chain)]
+            following = [*chain.addresses[1:], self._next_frame(chain)]
             for index, address, after in zip(chain.users, chain.addresses, following, strict=True):
                 moves[index] |= {
                     f"{chain.role}_pointer": chain.pointer,
@@ -221,7 +221,7 @@ class _Emitter:
             "weight_address": self.image.add_weights(weights) + operation.first_tap,
             "weight_step": weights.words.shape[1],
             "parameter_address": self.image.add_parameters(operation.parameters),
-            "pace": self._pace(operation),
+            "idle": self._idle(operation),
             **moves,
         }
         for name in _PLAIN_FIELDS:
@@ -233,8 +233,8 @@ class _Emitter:
             fields["residual_pixel_step"] = operation.residual.storage.pixel_words * groups
         return fields
 
-    def _pace(self, operation: RowOperation) -> int:
-        return minimum_pace(self.architecture, operation.taps, operation.columns, operation.addition is not None)
+    def _idle(self, operation: RowOperation) -> int:
+        return minimum_idle(self.architecture, operation.taps, operation.columns, operation.addition is not None)
 
 
 _POINTER_STEPS = ("source_step", "target_step", "residual_step")

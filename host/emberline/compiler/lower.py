@@ -11,6 +11,7 @@ from emberline.arch.architecture import Architecture
 from emberline.compiler.checks import refuse
 from emberline.compiler.division import divide_by
 from emberline.compiler.placement import FramePacking, Places
+from emberline.compiler.rounding import Scaling, plan_scaling
 from emberline.compiler.rows import Access, Addition, Parameters, Placement, Role, RowOperation, Schedule
 from emberline.compiler.steps import Step
 from emberline.compiler.weights import Kernel, Run, fold_parameters, plan_runs
@@ -70,15 +71,14 @@ def describe_window(graph: Graph, step: Step, places: Places, architecture: Arch
     source, target = places.placements[step.source], places.placements[step.target]
     zero = x.quantisation.zero_point
     positions = source.bytes_in_pixel(architecture.lanes_out)
-    out = maps[step.computed] if step.computed in maps else x
+    out = maps.get(step.computed, x)
     if isinstance(layer, Convolution):
         kernel = Kernel(
             layer.weights,
             layer.groups,
             positions,
             layer.bias.astype(np.int64),
-            layer.multiplier.astype(np.int64),
-            layer.shift.astype(np.int64),
+            plan_scaling(layer, zero, out.quantisation.zero_point),
             zero,
         )
         geometry = (layer.stride, layer.dilation, layer.padding)
@@ -110,7 +110,7 @@ def _per_channel_kernel(channels: int, window: tuple[int, int], positions: tuple
     """Ones: the sum of each channel's taps; with a 1x1 window the value itself, by an exact multiplier of one."""
     one = np.ones(channels, np.int64)
     ones = np.ones((channels, *window, 1), np.int8)
-    return Kernel(ones, channels, positions, 0 * one, one << 30, one, zero)
+    return Kernel(ones, channels, positions, 0 * one, Scaling(one << 30, one, 0 * one), zero)
 
 
 def _flatten_kernel(window: Window, packing: FramePacking, architecture: Architecture) -> Window:
@@ -125,7 +125,7 @@ def _flatten_kernel(window: Window, packing: FramePacking, architecture: Archite
     flat = dense.reshape(out, kernel_rows, 1, kernel_columns * channels)
     positions = [first + kx * dilation * channels + c for kx in range(kernel_columns) for c in range(channels)]
     old = window.kernel
-    kernel = Kernel(flat, 1, positions, old.bias, old.multiplier, old.shift, old.source_zero)
+    kernel = Kernel(flat, 1, positions, old.bias, old.scaling, old.source_zero)
     padding = Padding(window.padding.top, window.padding.bottom, 0, 0)
     return Window(
         kernel, window.source, window.target, window.height, window.columns, window.rows, window.columns,

@@ -55,7 +55,7 @@ def pack_input(graph: Graph, steps: list[Step], architecture: Architecture) -> F
         layer = readers[0].layer
         window = layer.dilation[1] * (layer.kernel[1] - 1) + 1
         skip = window - 1 - layer.padding.left
-        if 1 < window and window * x.channels <= lanes and skip >= 0 and layer.stride[1] < 16:
+        if window > 1 and window * x.channels <= lanes and skip >= 0 and layer.stride[1] < 16:
             columns = graph.feature_maps[layer.output].width
             return FramePacking(x.channels, x.width, window, skip, layer.stride[1], columns, x.channels)
     if x.channels <= lanes:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import PARAMETERS
+from emberline.compiler.rounding import Scaling
 from emberline.compiler.rows import Layout, Parameters, Weights
 from emberline.model.numerics import wrap_int32
 
@@ -22,7 +23,8 @@ class Kernel:
         values: int8 ``[out, kernel_rows, kernel_columns, in / groups]``.
         groups: output channel ``o`` reads the input channels of group ``o // (out / groups)``.
         positions: byte in the source pixel of each input channel (all groups').
-        bias, multiplier, shift: int64 ``[out]``; ``shift`` is positive to the left.
+        bias: int64 ``[out]``.
+        scaling: how sums become results.
         source_zero: is subtracted from every input by the bias.
     """
 
@@ -30,8 +32,7 @@ class Kernel:
     groups: int
     positions: Sequence[int]
     bias: NDArray[np.int64]
-    multiplier: NDArray[np.int64]
-    shift: NDArray[np.int64]
+    scaling: Scaling
     source_zero: int
 
     def inputs_of(self, channel: int) -> range:
@@ -118,9 +119,9 @@ def fold_parameters(kernel: Kernel, target: Layout, run: Run, taps: slice, archi
         for channel, lane in members:
             index = group * architecture.lanes_out + lane
             arrays["bias"][index] = bias[channel]
-            arrays["multiplier"][index] = kernel.multiplier[channel]
-            arrays["left"][index] = max(kernel.shift[channel], 0)
-            arrays["right"][index] = max(-kernel.shift[channel], 0)
+            arrays["multiplier"][index] = kernel.scaling.multiplier[channel]
+            arrays["left"][index] = kernel.scaling.left_shift[channel]
+            arrays["right"][index] = kernel.scaling.right_shift[channel]
     return Parameters(arrays["bias"], arrays["multiplier"], arrays["left"], arrays["right"])
 
 

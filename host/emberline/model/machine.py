@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import POINTER_COUNT, Opcode
 from emberline.arch.listing import Instruction, validate
-from emberline.arch.timing import minimum_pace
+from emberline.arch.timing import minimum_idle
 from emberline.errors import EmulationError
 from emberline.model.row_arithmetic import Fields, RowArithmetic
 
@@ -256,8 +256,8 @@ class Machine:
     def _prepare(self, instruction: Instruction) -> RowArithmetic:
         f = instruction.fields
         arithmetic = RowArithmetic(self.architecture, f, self.weights)
-        least = minimum_pace(self.architecture, arithmetic.taps, f["columns"], bool(f["add"]))
-        self._require(f["pace"] >= least, f"pace {f['pace']} is below the minimum {least}")
+        least = minimum_idle(self.architecture, arithmetic.taps, f["columns"], bool(f["add"]))
+        self._require(f["idle"] >= least, f"idle {f['idle']} is below the minimum {least}")
         return arithmetic
 
     def _source_rows(self, f: Fields, source: int, arithmetic: RowArithmetic, ring: _FrameRing) -> list[int]:
