@@ -40,7 +40,7 @@ class ImageSet:
         if self.pixels.dtype != np.uint8 or self.pixels.shape[1:] != (SIDE_PIXELS, SIDE_PIXELS, 3):
             raise ValueError(f"pixels must be uint8[N, 32, 32, 3], not {self.pixels.dtype}{list(self.pixels.shape)}")
         if self.labels.shape != self.pixels.shape[:1]:
-            raise ValueError(f"{self.pixels.shape[0]} images have {self.labels.shape} labels")
+            raise ValueError(f"{self.pixels.shape[0]} images have labels {self.labels.shape}")
 
     def __len__(self) -> int:
         return len(self.labels)

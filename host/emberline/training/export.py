@@ -1,7 +1,7 @@
 """Quantise a checkpoint and write it: ``python -m emberline.training.export RUN/last.pt -o ember_cifar10.tflite``.
 
-Calibrates on training images. Beside the file goes a ``.json`` that says what the network is, how it was trained and how
-accurate it is, measured in LiteRT with the reference kernels.
+Calibrates on training images. Beside the file goes a ``.json`` that says what the network is, how it was trained and
+how accurate it is, measured in LiteRT with the reference kernels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from emberline.training.evaluate import measure_int8_accuracy
 from emberline.training.float_graph import FloatGraph
 from emberline.training.fold import fold_network
 from emberline.training.network import EmberCifar10
-from emberline.training.quantise import calibrate, quantise_graph
+from emberline.training.quantise import calibrate, quantise_graph, scale_frames
 from emberline.training.train import as_tensor, measure_accuracy
 
 CALIBRATION_IMAGES = 512
@@ -38,7 +38,7 @@ def load_checkpoint(path: Path) -> tuple[EmberCifar10, dict[str, Any]]:
 def quantise_network(graph: FloatGraph, images: ImageSet, count: int = CALIBRATION_IMAGES, seed: int = 0) -> Graph:
     """Calibrate on ``count`` of ``images``, drawn with ``seed``, and quantise."""
     chosen = np.random.default_rng(seed).choice(len(images), count, replace=False)
-    return quantise_graph(graph, calibrate(graph, images.pixels[chosen].astype(np.float32) / 255))
+    return quantise_graph(graph, calibrate(graph, scale_frames(images.pixels[chosen])))
 
 
 def describe_network(
@@ -56,7 +56,7 @@ def describe_network(
         "training": {
             "data": "the 50,000 CIFAR-10 training images, JPEG-compressed",
             "augmentation": "random crop from 4 pixels of zero padding, horizontal flip",
-            "optimiser": "SGD with Nesterov momentum, linear warm-up and cosine decay, averaged weights, bfloat16 autocast",
+            "optimiser": "SGD with Nesterov momentum, linear warm-up, cosine decay, averaged weights, bfloat16",
             "epochs_done": state["epochs_done"],
             "wall_seconds": round(state["seconds"]),
             "recipe": state["recipe"],

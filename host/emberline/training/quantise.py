@@ -1,9 +1,9 @@
 """Post-training quantisation of a ``FloatGraph`` to the int8 ``Graph`` that LiteRT and the accelerator run.
 
 Weights: symmetric, one scale per output channel, -127..127. Activations: asymmetric, one scale and zero point per map,
-calibrated on sample frames: of the ranges from the observed extremes down to a part of them, the one whose codes have the
-least squared error. All maps of a concatenation, and both of an average pool, share one. Maps of a ReLU have zero point
--128, so that every code is used. The input is fixed: code = pixel - 128 with scale 1/255.
+calibrated on sample frames: of the ranges from the observed extremes down to a part of them, the one whose codes have
+the least squared error. All maps of a concatenation, and both of an average pool, share one. Maps of a ReLU have zero
+point -128, so that every code is used. The input is fixed: code = pixel - 128 with scale 1/255.
 
 Source: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
 2018; LiteRT's quantisation specification.
@@ -51,6 +51,11 @@ RANGE_STEPS = 41
 RANGE_FLOOR = 0.4
 
 
+def scale_frames(pixels: NDArray[np.uint8]) -> Floats:
+    """What the float network reads: pixel/255, same shape."""
+    return pixels.astype(np.float32) / np.float32(255)
+
+
 @dataclass(frozen=True)
 class QuantisedWeights:
     """codes: int8, as the weights; scales: float32 ``[out]``, positive."""
@@ -94,7 +99,9 @@ def choose_quantisation(values: Floats) -> Quantisation:
 
     def error(quantisation: Quantisation) -> float:
         codes = quantise_values(values, quantisation).astype(np.float32)
-        return float(np.square((codes - quantisation.zero_point) * quantisation.scale - values, dtype=np.float64).mean())
+        return float(
+            np.square((codes - quantisation.zero_point) * quantisation.scale - values, dtype=np.float64).mean()
+        )
 
     parts = np.linspace(1.0, RANGE_FLOOR, RANGE_STEPS)
     return min((quantise_range(extremes[0] * part, extremes[1] * part) for part in parts), key=error)
@@ -138,8 +145,11 @@ def calibrate(graph: FloatGraph, frames: Floats, samples_per_map: int = 200_000)
 
 def quantise_graph(graph: FloatGraph, quantisations: Mapping[str, Quantisation]) -> Graph:
     """The int8 network: every float layer, then flatten and softmax on the host as ``logits`` and ``scores``."""
-    shapes = {name: frames.shape[1:] for name, frames in run_float(graph, np.zeros((1, *graph.input_shape))).items()}
-    maps = {name: FeatureMap(name, *shape, quantisations[name]) for name, shape in shapes.items()}
+    zeros = np.zeros((1, *graph.input_shape), np.float32)
+    maps = {}
+    for name, frames in run_float(graph, zeros).items():
+        _, height, width, channels = frames.shape
+        maps[name] = FeatureMap(name, height, width, channels, quantisations[name])
     layers = tuple(_quantise_layer(layer, maps) for layer in graph.layers)
     last = maps[graph.layers[-1].name]
     maps["logits"] = FeatureMap("logits", 1, 1, last.size, last.quantisation)

@@ -5,6 +5,8 @@ becomes the operator's own ``SAME`` or ``VALID`` where it equals one of them, ot
 convolution. What the format cannot express is refused with a ``ModelError`` naming the layer: padded pools that are not
 ``SAME``, clamps that are no activation function, multipliers other than those LiteRT derives from the scales.
 
+A mean over all pixels, which is a depthwise convolution of ones in the graph, becomes a ``MEAN``.
+
 Feature maps keep their names; a layer's constants are ``<layer>/weights`` and ``<layer>/bias``. Maps are tensors
 ``[1, H, W, C]``; vectors after a fully connected or flatten layer are ``[1, C]``.
 """
@@ -36,6 +38,7 @@ from emberline.model.graph import (
     Quantisation,
     Softmax,
 )
+from emberline.model.requantisation import litert_requantisation
 
 _ACTIVATIONS: tuple[numerics.Activation, ...] = ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")
 
@@ -46,9 +49,9 @@ def write_tflite(graph: Graph) -> bytes:
 
 
 def same_padding(height: int, width: int, window: tuple[int, int], stride: tuple[int, int]) -> Padding:
-    """What TensorFlow calls SAME: ``ceil(extent / stride)`` outputs, the odd row or column after. Source: ``padding.h``.
+    """What TensorFlow calls SAME: ``ceil(extent / stride)`` outputs, the odd row or column after.
 
-    ``window`` is the extent of the window with its dilation.
+    ``window`` is the window's extent with its dilation. Source: LiteRT's ``kernels/padding.h``.
     """
 
     def split(extent: int, window: int, stride: int) -> tuple[int, int]:
@@ -104,13 +107,14 @@ class _Writer:
     def _write_convolution(self, layer: Convolution) -> None:
         x, y = self._input(layer), self._output(layer)
         activation = self._activation(layer, y.quantisation)
-        depthwise = layer.is_depthwise(self.graph.feature_maps)
-        derive = numerics.fully_connected_multipliers if layer.fully_connected else numerics.convolution_multipliers
-        multiplier, shift = derive(x.quantisation.scale, layer.weight_scales, y.quantisation.scale, y.channels)
-        if not (np.array_equal(multiplier, layer.multiplier) and np.array_equal(shift, layer.shift)):
+        rule = litert_requantisation(layer, x.quantisation, y.quantisation)
+        if not rule.is_used_by(layer):
+            if self._is_mean(layer):
+                self._write_mean(layer)
+                return
             raise _refuse(layer, "its multipliers are not those that LiteRT derives from its scales")
         if layer.fully_connected:
-            # Any rank is read as one vector; a rank of 4 keeps (height, width, channel) order.
+            # The operator reads a map of any rank as one vector, in (height, width, channel) order.
             source = self._map(x.name, self.ranks[x.name])
             weights = layer.weights.reshape(y.channels, -1)
             constants = self._add_constants(layer, x.quantisation, weights, axis=0)
@@ -133,7 +137,7 @@ class _Writer:
             "DilationWFactor": layer.dilation[1],
             "FusedActivationFunction": activation,
         }
-        if depthwise:
+        if layer.is_depthwise(self.graph.feature_maps):
             weights = np.ascontiguousarray(layer.weights[..., 0].transpose(1, 2, 0))[None]
             constants = self._add_constants(layer, x.quantisation, weights, axis=3)
             options["DepthMultiplier"] = y.channels // x.channels
@@ -142,6 +146,25 @@ class _Writer:
             constants = self._add_constants(layer, x.quantisation, layer.weights, axis=0)
             kind, table = "CONV_2D", "Conv2DOptions"
         self._write_operator(kind, 3, (source, *constants), self._add_map(y.name, 4), table, **options)
+
+    def _is_mean(self, layer: Convolution) -> bool:
+        """Whether a convolution is the mean over all pixels that the front end makes of a ``MEAN``."""
+        x, y = self._input(layer), self._output(layer)
+        multiplier, shift = numerics.mean_multiplier(x.quantisation.scale, y.quantisation.scale, x.height * x.width)
+        return (
+            layer.groups == x.channels == y.channels
+            and layer.kernel == (x.height, x.width)
+            and layer.padding == NO_PADDING
+            and (layer.activation_min, layer.activation_max) == (INT8_MIN, INT8_MAX)
+            and bool((layer.weights == 1).all() and (layer.bias == 0).all())
+            and bool((layer.multiplier == multiplier).all() and (layer.shift == shift).all())
+        )
+
+    def _write_mean(self, layer: Convolution) -> None:
+        axes = np.array([1, 2], np.int32)
+        self.tensors.append(TensorRecord(f"{layer.name}/axes", axes.shape, np.int32, data=axes))
+        sources = (self._map(layer.inputs[0], 4), len(self.tensors) - 1)
+        self._write_operator("MEAN", 2, sources, self._add_map(layer.output, 4), "ReducerOptions", KeepDims=True)
 
     def _write_add(self, layer: Add) -> None:
         y = self._output(layer)
