@@ -20,11 +20,13 @@ import struct
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.listing import Instruction, validate
+from emberline.arch.isa import Opcode
+from emberline.arch.listing import Instruction, decode, validate
 from emberline.arch.records import from_json, to_json
 from emberline.errors import ProgramError
 
@@ -152,11 +154,10 @@ class Program:
     labels: tuple[str, ...] = ()
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def result_bytes(self) -> int:
         """Bytes of one result on the link."""
-        listing = self.listing()
-        words = next(each.fields["words"] for each in listing if each.opcode.name == "RESULT")
+        words = next(each.fields["words"] for each in decode(self.instructions) if each.opcode is Opcode.RESULT)
         return words * self.architecture.lanes_in
 
     @property
@@ -272,7 +273,7 @@ def _check_sizes(program: Program) -> None:
     packed = program.input
     if min(*packed.map.shape, packed.pixel_bytes - packed.map.channels + 1) < 1:
         raise ProgramError(f"input '{packed.map.name}' has an impossible shape {packed.map.shape}")
-    frame = next(each.fields for each in program.listing() if each.opcode.name == "FRAME")
+    frame = next(each.fields for each in program.listing() if each.opcode is Opcode.FRAME)
     if frame["columns"] * frame["channels"] != packed.row_bytes:
         raise ProgramError(
             f"input rows of {packed.row_bytes} bytes, FRAME takes {frame['columns'] * frame['channels']}"

@@ -60,6 +60,7 @@ class Machine:
         self._rows: dict[int, RowArithmetic] = {}
         self._writer = np.full(architecture.activation_depth_groups, -ROWS_IN_FLIGHT - 1, np.int64)
         self._sequence = self._landed = 0
+        self._result_is_free = False
 
     def load_weights(self, data: bytes, address: int = 0) -> None:
         """Write whole weight words from word ``address``; ``EmulationError`` where they do not fit."""
@@ -103,6 +104,7 @@ class Machine:
         frame_end = ring.released + len(rows)
         pending = iter(rows)
         self._landed = self._sequence
+        self._result_is_free = False
         for instruction in self._execute():
             self._instruction = instruction
             match instruction.opcode:
@@ -171,23 +173,19 @@ class Machine:
     def _pack_rows(self, data: bytes) -> NDArray[np.int8]:
         """A frame from the link as stored rows, int8 ``[rows, stored_columns, lanes_in]``.
 
-        Byte ``k`` of a word's window sits in lane ``lanes_in - window * channels + k``; lanes below hold zeros here,
-        older pixels in the hardware.
+        A word is what the last ``lanes_in`` bytes were when its newest pixel was complete; before a row there were
+        zero points, and behind it there are.
         """
-        f = self._loaded_ring().fields
-        channels, size = f["channels"], self.frame_row_bytes
+        f, lanes = self._loaded_ring().fields, self.architecture.lanes_in
+        size = self.frame_row_bytes
         if not data or len(data) % size:
             raise EmulationError(f"a frame of {len(data)} bytes is not whole rows of {size} bytes")
-        pixels = np.frombuffer(data, np.int8).reshape(-1, f["columns"], channels)
-        window, stored = f["window"], f["stored_columns"]
-        left = window - 1 - f["skip"]
-        right = max(0, (stored - 1) * f["stride"] + window - left - f["columns"])
-        padded = np.pad(pixels, ((0, 0), (left, right), (0, 0)), constant_values=f["zero"])
-        columns = np.arange(stored)[:, None] * f["stride"] + np.arange(window)
-        words = np.zeros((len(pixels), stored, self.architecture.lanes_in), np.int8)
-        words[:, :, self.architecture.lanes_in - window * channels :] = padded[:, columns].reshape(
-            len(pixels), stored, window * channels
-        )
+        rows = np.frombuffer(data, np.int8).reshape(-1, size)
+        pixels_seen = f["skip"] + 1 + np.arange(f["stored_columns"]) * f["stride"]
+        starts = pixels_seen * f["channels"]
+        behind = max(0, int(starts[-1]) - size)
+        padded = np.pad(rows, ((0, 0), (lanes, behind)), constant_values=f["zero"])
+        words: NDArray[np.int8] = padded[:, starts[:, None] + np.arange(lanes)]
         return words
 
     def _wait_for_rows(self, ring: _FrameRing, rows: int, pending: Iterator[NDArray[np.int8]]) -> None:
@@ -237,6 +235,7 @@ class Machine:
         rows = self._source_rows(f, source, arithmetic, ring)
         values = arithmetic.convolve(self.activations, rows)
         targets = self._pixels(f, target, arithmetic.target_offsets, "target")
+        self._check_write(f, target, target + arithmetic.target_span, ring)
         for row in rows if arithmetic.read_end else ():
             low = (row + arithmetic.read_begin) * self.architecture.groups_per_word
             high = (row + arithmetic.read_end) * self.architecture.groups_per_word
@@ -252,6 +251,16 @@ class Machine:
         self._groups[targets] = values
         self._writer[targets] = self._sequence
         self._sequence += 1
+
+    def _check_write(self, f: Fields, low: int, high: int, ring: _FrameRing) -> None:
+        """Refuse to write into the frame ring, or into a result that may still be read."""
+        groups = self.architecture.groups_per_word
+        start = ring.fields["start"]
+        end = start + ring.fields["ring_rows"] * ring.fields["stored_columns"] * groups
+        self._require(high <= start or end <= low, f"writes groups {low}..{high} into the frame ring")
+        self._result_is_free |= bool(f["hold_result"])
+        start, end = self._result["start"], self._result["start"] + self._result["words"] * groups
+        self._require(self._result_is_free or high <= start or end <= low, "writes the result without hold_result")
 
     def _prepare(self, instruction: Instruction) -> RowArithmetic:
         f = instruction.fields
