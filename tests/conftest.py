@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+# Test doubles that several test folders share are imported from here.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "support")]
 
 
 @pytest.fixture(scope="session")
