@@ -122,7 +122,7 @@ ROW = Layout(
         Field("weight_address", 16, doc="first weight word of group 0"),
         Field("weight_step", 16, doc="weight words from one group to the next"),
         Field("parameter_address", 16, doc="first parameter word of group 0"),
-        Field("pace", 16, doc="cycles of one target pixel: at least the taps, and what `timing.minimum_pace` says"),
+        Field("idle", 16, doc="cycles without a tap before each target pixel: at least `timing.minimum_idle`"),
     ),
 )
 ADD = Layout(
@@ -170,3 +170,15 @@ PARAMETERS = Layout(
 )
 """Requantisation parameters of one output channel, in its lane's weight memory: the first 10 bytes, little endian,
 of ``parameter_words`` weight words; the other bytes are zero."""
+
+
+class Fault(enum.IntEnum):
+    """Why a machine stopped by itself."""
+
+    NONE = 0
+    OPCODE = 1
+    """An instruction word with an unknown opcode."""
+    LOOP = 2
+    """``LOOP`` nested deeper than ``LOOP_DEPTH``, or ``NEXT`` without ``LOOP``."""
+    ADDRESS = 3
+    """The program ran past the end of the instruction memory."""

@@ -32,7 +32,7 @@ _FIELDS = (
     "weight_address",
     "weight_step",
     "parameter_address",
-    "pace",
+    "idle",
 )
 
 
@@ -53,7 +53,7 @@ def settings_layout(architecture: Architecture) -> data.StructLayout:
 class RowIssuer(wiring.Component):
     """One tap each cycle: an activation address, a weight address and what the lanes shall do with them.
 
-    A ROW occupies the issuer for ``groups * (parameter_words + columns * pace)`` cycles; the next one may follow in the
+    A ROW occupies the issuer for ``groups * (parameter_words + columns * (idle + taps))`` cycles; the next one may follow in the
     cycle after its last.
 
     Members:
@@ -100,10 +100,9 @@ class RowIssuer(wiring.Component):
         groups_left = Signal(12, reset_less=True)
         # Pixel loop
         columns_left = Signal(12, reset_less=True)
-        slots_left = Signal(16, reset_less=True)
+        idle_left = Signal(16, reset_less=True)
         pixel_base = Signal(signed(OFFSET_WIDTH), reset_less=True)
         # Tap loops
-        tapping = Signal(reset_less=True)
         first = Signal(reset_less=True)
         rows_left = Signal(8, reset_less=True)
         taps_left = Signal(8, reset_less=True)
@@ -114,6 +113,11 @@ class RowIssuer(wiring.Component):
         weight = Signal(16, reset_less=True)
 
         last_word, last_tap, last_row = words_left == 0, taps_left == 0, rows_left == 0
+        tap, pixel_end = Signal(), Signal()
+        m.d.comb += [
+            tap.eq(busy & ~loading & (idle_left == 0)),
+            pixel_end.eq(tap & last_word & last_tap & last_row),
+        ]
         next_row = Mux(row_base >= row.row_threshold, row_base + row.row_back, row_base + row.row_step)
         start_tap = (offset, tap_base)
 
@@ -127,19 +131,17 @@ class RowIssuer(wiring.Component):
             ]
             with m.If(parameter == architecture.parameter_words - 1):
                 m.d.sync += loading.eq(0)
-        with m.Elif(busy):
-            with m.If(tapping):
-                m.d.sync += [first.eq(0), weight.eq(weight + ~row.hold_weight), words_left.eq(words_left - 1)]
-                m.d.sync += offset.eq(offset + 1)
-                with m.If(last_word):
-                    m.d.sync += [words_left.eq(row.channel_words - 1), taps_left.eq(taps_left - 1)]
-                    m.d.sync += [base.eq(tap_base + row.tap_step) for base in start_tap]
-                    with m.If(last_tap):
-                        m.d.sync += [taps_left.eq(row.kernel_columns - 1), rows_left.eq(rows_left - 1)]
-                        m.d.sync += [base.eq(pixel_base) for base in start_tap]
-                        m.d.sync += [row_base.eq(next_row), tapping.eq(~last_row)]
-            m.d.sync += slots_left.eq(slots_left - 1)
-            with m.If(slots_left == 0):
+        with m.Elif(tap):
+            m.d.sync += [first.eq(0), weight.eq(weight + ~row.hold_weight), words_left.eq(words_left - 1)]
+            m.d.sync += offset.eq(offset + 1)
+            with m.If(last_word):
+                m.d.sync += [words_left.eq(row.channel_words - 1), taps_left.eq(taps_left - 1)]
+                m.d.sync += [base.eq(tap_base + row.tap_step) for base in start_tap]
+                with m.If(last_tap):
+                    m.d.sync += [taps_left.eq(row.kernel_columns - 1), rows_left.eq(rows_left - 1)]
+                    m.d.sync += [base.eq(pixel_base) for base in start_tap]
+                    m.d.sync += row_base.eq(next_row)
+            with m.If(pixel_end):
                 m.d.sync += [columns_left.eq(columns_left - 1), pixel_base.eq(pixel_base + row.pixel_step)]
                 m.d.sync += [base.eq(pixel_base + row.pixel_step) for base in start_tap]
                 with m.If(columns_left == 0):
@@ -153,12 +155,13 @@ class RowIssuer(wiring.Component):
                     with m.If(groups_left == 0):
                         m.d.comb += self.o_end.eq(1)
                         m.d.sync += [busy.eq(0), loading.eq(0)]
+        with m.Else():
+            m.d.sync += idle_left.eq(idle_left - 1)
         # Before every pixel, the tap loops start over.
-        with m.If(loading | (busy & (slots_left == 0))):
+        with m.If(loading | pixel_end):
             m.d.sync += [
-                tapping.eq(1),
                 first.eq(1),
-                slots_left.eq(row.pace - 1),
+                idle_left.eq(row.idle),
                 words_left.eq(row.channel_words - 1),
                 taps_left.eq(row.kernel_columns - 1),
                 rows_left.eq(row.kernel_rows - 1),
@@ -179,7 +182,6 @@ class RowIssuer(wiring.Component):
             ]
 
         # Cycle 1
-        tap = busy & ~loading & tapping
         control = Signal(CONTROL)
         row_words = Signal(16, reset_less=True)
         base_1 = Signal.like(row_base, reset_less=True)
@@ -188,7 +190,7 @@ class RowIssuer(wiring.Component):
         m.d.sync += [
             control.tap.eq(tap),
             control.first.eq(first),
-            control.last.eq(tap & last_word & last_tap & last_row),
+            control.last.eq(pixel_end),
             control.parameter.eq(busy & loading),
             control.parameter_index.eq(parameter),
             control.bank.eq(bank),

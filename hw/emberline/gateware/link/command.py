@@ -16,8 +16,11 @@ from emberline.gateware.link.payload import WORD_BYTES, RowWriter, WordWriter
 from emberline.gateware.link.responder import Responder
 from emberline.gateware.structures import structure
 
-SETTLE_CYCLES = 4
-"""From an effect on the machine to the state that the response reports."""
+SETTLE_CYCLES = 128
+"""From an effect on the machine to the state that the response reports: the last row's words and padding are stored."""
+
+EFFECTS = (RequestType.START, RequestType.FRAME_ROWS, RequestType.RELEASE_RESULT, RequestType.RESET)
+"""Requests that end in a strobe."""
 
 
 class Command(wiring.Component):
@@ -36,8 +39,8 @@ class Command(wiring.Component):
         header_error, line_error: strobes to be counted.
         core: the accelerator.
 
-    About 20 cycles from the end of a request to the first byte of its response. Nothing on ``core`` can block it,
-    save a result that is announced and not delivered.
+    Ten cycles from the end of a request to its response, ``SETTLE_CYCLES`` more if it had an effect on the machine.
+    Nothing on ``core`` can block it, save a result that is announced and not delivered.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -71,6 +74,8 @@ class Command(wiring.Component):
         checked = self._check(m)
         judged = self._judge(m, code, end, rows)
         self._respond(m, responder, code)
+        strobes = ("start", "clear", "frame_commit", "frame_abort", "result_release")
+        m.d.sync += [getattr(self.core, name).eq(0) for name in strobes]
 
         with m.FSM():
             with m.State("IDLE"):
@@ -98,12 +103,17 @@ class Command(wiring.Component):
                 m.next = "EXECUTE"
             with m.State("EXECUTE"):
                 self._execute(m, code)
+                m.d.sync += wait.eq(SETTLE_CYCLES - 1)
                 m.next = "SETTLE"
+                with m.If(~self._accepted | ~header.type.matches(*EFFECTS)):
+                    m.next = "COMPOSE"
             with m.State("SETTLE"):
-                m.d.sync += wait.eq(wait + 1)
-                with m.If(wait == SETTLE_CYCLES - 1):
-                    m.d.comb += responder.start.eq(1)
-                    m.next = "RESPOND"
+                m.d.sync += wait.eq(wait - 1)
+                with m.If(wait == 0):
+                    m.next = "COMPOSE"
+            with m.State("COMPOSE"):
+                m.d.comb += responder.start.eq(1)
+                m.next = "RESPOND"
             with m.State("RESPOND"):
                 with m.If(~responder.busy):
                     m.next = "IDLE"
@@ -232,26 +242,28 @@ class Command(wiring.Component):
         return judged
 
     def _execute(self, m: Module, code: Signal) -> None:
-        """State EXECUTE: the strobes, and what the link itself remembers."""
+        """State EXECUTE: the strobes, registered, and what the link itself remembers."""
         core, header = self.core, self._header
         fine = code == ResponseCode.OK
         m.d.comb += self._remember.eq(fine)
         with m.If(self._accepted):
             with m.Switch(header.type):
                 with m.Case(RequestType.START):
-                    m.d.comb += core.start.eq(fine)
-                    with m.If(fine):
-                        m.d.sync += [self._program_id.eq(header.argument), self._rows_entered.eq(0)]
+                    m.d.sync += core.start.eq(fine)
                 with m.Case(RequestType.FRAME_ROWS):
-                    m.d.comb += [core.frame_commit.eq(fine), core.frame_abort.eq(~fine)]
-                    with m.If(fine):
-                        m.d.sync += self._rows_entered.eq(self._rows_entered + self._rows.rows)
+                    m.d.sync += [core.frame_commit.eq(fine), core.frame_abort.eq(~fine)]
                 with m.Case(RequestType.RELEASE_RESULT):
-                    m.d.comb += core.result_release.eq(fine)
+                    m.d.sync += core.result_release.eq(fine)
                 with m.Case(RequestType.RESET):
-                    m.d.comb += core.clear.eq(fine)
-                    with m.If(fine):
-                        m.d.sync += [self._program_id.eq(0), self._rows_entered.eq(0)]
+                    m.d.sync += core.clear.eq(fine)
+        with m.If(self._accepted & fine):
+            with m.Switch(header.type):
+                with m.Case(RequestType.START):
+                    m.d.sync += [self._program_id.eq(header.argument), self._rows_entered.eq(0)]
+                with m.Case(RequestType.FRAME_ROWS):
+                    m.d.sync += self._rows_entered.eq(self._rows_entered + self._rows.rows)
+                with m.Case(RequestType.RESET):
+                    m.d.sync += [self._program_id.eq(0), self._rows_entered.eq(0)]
 
     def _respond(self, m: Module, responder: Responder, code: Signal) -> None:
         core, header, status = self.core, self._header, responder.status
