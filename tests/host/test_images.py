@@ -67,7 +67,7 @@ def test_npz_of_codes_without_labels(tmp_path: Path) -> None:
         ({"x": pixels(2, 6, 4, 3)}, r"x is \(2, 6, 4, 3\), but input 'input' takes \(N, 4, 6, 3\)"),
         ({"x": pixels(4, 6, 3)}, r"x is \(4, 6, 3\)"),
         ({"x": pixels(0, 4, 6, 3)}, "x has no frames"),
-        ({"x": np.zeros((1, 4, 6, 3), np.float32)}, "must be int8 codes or uint8 pixels, not float32"),
+        ({"x": np.zeros((1, 4, 6, 3), np.float32)}, "frames must be int8 codes or uint8 pixels, not float32"),
         ({"x": pixels(2, 4, 6, 3), "y": np.zeros(3, int)}, r"y must be 2 integers, not int64 \(3,\)"),
         ({"x": pixels(2, 4, 6, 3), "y": np.zeros(2)}, "y must be 2 integers, not float64"),
         ({"x": np.array([{}])}, "cannot be read: Object arrays"),
@@ -110,7 +110,7 @@ def test_image_of_the_inputs_size_is_taken_as_it_is(tmp_path: Path) -> None:
 
 def test_larger_image_is_scaled_to_cover_and_cut_at_the_centre(tmp_path: Path) -> None:
     x = np.zeros((8, 40, 3), np.uint8)
-    x[:, 14:26] = 200  # the central 12 columns, which is what 8 rows leave of 4x6 at twice its size
+    x[:, 12:28] = 200  # the central 12 columns, which is what is left of 40 at half the size, and the filter's reach
     Image.fromarray(x).save(tmp_path / "a.png")
     assert (load_frames(tmp_path / "a.png", CIFAR).frames == 200 - 128).all()
 

@@ -10,10 +10,10 @@ a folder                  its images and ``.dat`` files, by name; or, where it h
                           ``file`` and ``label…``, the files listed there (in it or in its ``images`` folder)
 ========================  =======================================================================================
 
-Pixels become codes by the input's scale and zero point. A pixel p stands for the real value p, p / 255 or p / 127.5 - 1:
-whichever range the codes -128..127 span, within 2 % of it. The code is that value, quantised, rounded to nearest. So a
-network with scale 1 or 1/255 and zero point -128 gets p - 128. Where no range fits (an input that is no image), pixels
-are refused and int8 codes are needed.
+Pixels become codes by the input's scale and zero point. A pixel p stands for the real value p, p / 255 or
+p / 127.5 - 1: whichever range the codes -128..127 span, within 2 % of it. The code is that value, quantised, rounded to
+nearest. So a network with scale 1 or 1/255 and zero point -128 gets p - 128. Where no range fits (an input that is no
+image), pixels are refused and int8 codes are needed.
 
 An image of another size is scaled until it covers the input (bilinear, antialiased) and its centre is cut out. Arrays
 and ``.dat`` files of another size are errors.
@@ -79,9 +79,7 @@ def pixels_to_codes(pixels: NDArray[np.uint8], quantisation: Quantisation) -> ND
             table = np.clip(np.rint(values / scale) + zero, -128, 127).astype(np.int8)
             codes: NDArray[np.int8] = table[pixels]
             return codes
-    raise ImageError(
-        f"the input's codes span {low:.4g}..{high:.4g}, which is no range of pixels: pass int8 codes instead"
-    )
+    raise ImageError(f"the input's codes span {low:.4g}..{high:.4g}, which is no range of pixels: pass int8 codes")
 
 
 def _load_npz(path: Path, target: FeatureMap, limit: int | None) -> FrameSet:
@@ -98,11 +96,9 @@ def _load_npz(path: Path, target: FeatureMap, limit: int | None) -> FrameSet:
         raise ImageError(f"{path}: x is {x.shape}, but input '{target.name}' takes (N, {_listed(target.shape)})")
     if not len(x):
         raise ImageError(f"{path}: x has no frames")
-    if y is not None and (y.shape != x.shape[:1] or y.dtype.kind not in "iu"):
-        y = y[:, 0] if y.shape == (len(x), 1) and y.dtype.kind in "iu" else y
-        if y.ndim != 1 or y.shape != x.shape[:1] or y.dtype.kind not in "iu":
-            raise ImageError(f"{path}: y must be {len(x)} integers, not {y.dtype} {y.shape}")
-    labels = None if y is None else y.astype(np.int64)
+    if y is not None and (y.shape not in ((len(x),), (len(x), 1)) or y.dtype.kind not in "iu"):
+        raise ImageError(f"{path}: y must be {len(x)} integers, not {y.dtype} {y.shape}")
+    labels = None if y is None else y.reshape(-1).astype(np.int64)
     return FrameSet(_to_codes(x, target, path), labels, tuple(f"{path.name}[{index}]" for index in range(len(x))))
 
 
