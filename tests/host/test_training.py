@@ -6,6 +6,7 @@ import copy
 import io
 import math
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,15 @@ from emberline.training import augment, fold, train  # noqa: E402
 from emberline.training.export import describe_network, quantise_network  # noqa: E402
 from emberline.training.float_graph import run_float  # noqa: E402
 from emberline.training.network import ConvNorm, EmberCifar10, Fire  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Small tensors: threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +137,13 @@ def test_one_epoch_lowers_the_loss_and_is_reproducible() -> None:
     images = random_images(32)
     pixels, labels = train.as_tensor(images)
     padded = augment.pad_images(pixels)
-    recipe = train.Recipe(epochs=3, batch_size=16, peak_rate=0.05, warmup=0.1, seed=2)
+    recipe = train.Recipe(epochs=2, batch_size=16, peak_rate=0.05, warmup=0.1, seed=2)
     losses = []
     for _ in range(2):
         torch.manual_seed(recipe.seed)
         net = EmberCifar10()
         average, optimiser = copy.deepcopy(net), train.make_optimiser(net, recipe)
-        losses.append([train.train_epoch(net, average, optimiser, padded, labels, recipe, e) for e in range(3)])
+        losses.append([train.train_epoch(net, average, optimiser, padded, labels, recipe, e) for e in range(2)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert losses[0][-1] < losses[0][0]
     assert 0 <= train.measure_accuracy(average, pixels, labels, batch_size=20) <= 1

@@ -13,8 +13,9 @@ import emberline.training
 from emberline.compiler.frontends.tflite_reader import read_tflite
 from emberline.model import litert, network
 from emberline.model.graph import Convolution, Graph, MaxPool, Quantisation
-from emberline.training.dataset import LABELS, find_data_root, load_lossless
+from emberline.training.dataset import LABELS, load_lossless
 from emberline.training.evaluate import measure_int8_accuracy
+from emberline.training.report import make_tables, update_tables
 
 ZOO = Path(emberline.training.__file__).parents[1] / "zoo"
 WEIGHT_BYTES = 92 * 1024
@@ -85,10 +86,16 @@ def test_scores_equal_litert(graph: Graph) -> None:
 
 
 @pytest.mark.skipif(not litert.available(), reason="ai-edge-litert, the oracle, is not installed")
-def test_accuracy_on_the_lossless_images_is_as_described(description: dict[str, Any]) -> None:
-    try:
-        root = find_data_root()
-    except FileNotFoundError as error:
-        pytest.skip(f"needs the CIFAR-10 images: {error}")
-    accuracy = measure_int8_accuracy((ZOO / "ember_cifar10.tflite").read_bytes(), load_lossless(root))
+def test_accuracy_on_the_lossless_images_is_as_described(description: dict[str, Any], data_folder: Path) -> None:
+    accuracy = measure_int8_accuracy((ZOO / "ember_cifar10.tflite").read_bytes(), load_lossless(data_folder))
     assert round(100 * accuracy, 2) == description["accuracy_percent"]["lossless_500"]["int8"]
+
+
+def test_tables_of_the_document_are_current() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    assert update_tables(document, make_tables(ZOO / "ember_cifar10.tflite")) == document
+
+
+def test_unmarked_table_is_refused() -> None:
+    with pytest.raises(ValueError, match="marks table 'layers' 0 times"):
+        update_tables("no tables here", {"layers": "| |"})
