@@ -77,10 +77,8 @@ def test_both_roundings_agree_without_a_right_shift(x: int, multiplier: int, shi
 def test_parameters_are_applied_per_channel() -> None:
     x = np.array([[1000, 1000, -1000], [7, -7, 7]])
     multiplier, shift = np.array([1 << 30, 1 << 30, 3 << 29]), np.array([0, -2, 1])
-    expected = [
-        [int(numerics.multiply_by_quantised_multiplier(int(v), int(m), int(s))) for v, m, s in zip(row, multiplier, shift, strict=True)]
-        for row in x
-    ]  # fmt: skip
+    columns = [numerics.multiply_by_quantised_multiplier(x[:, c], int(multiplier[c]), int(shift[c])) for c in range(3)]
+    expected = np.stack(columns, axis=1).tolist()
     assert numerics.multiply_by_quantised_multiplier(x, multiplier, shift).tolist() == expected
 
 
@@ -172,21 +170,18 @@ def test_fully_connected_integers_equal_litert(ratio: float, zero_point: int, da
     rule = requantisation.fully_connected(1.0, np.array([scale]), output, (-128, 127), 1)
     codes = data.draw(st.lists(st.integers(-130, 129), max_size=20))
     near = [round((code - zero_point + half) / float(scale)) for code in codes for half in (-0.5, 0.0)]
-    accumulators = [value + offset for value in near for offset in (-1, 0, 1)] + data.draw(
-        st.lists(st.integers(-(1 << 29), 1 << 29))
-    )
-    actual = numerics.requantise(
-        np.array(accumulators, np.int64).reshape(-1, 1), rule.multiplier, rule.shift, zero_point, -128, 127, rule.single_rounding
-    )  # fmt: skip
+    accumulators = [value + offset for value in near for offset in (-1, 0, 1)]
+    accumulators += data.draw(st.lists(st.integers(-(1 << 29), 1 << 29)))
+    sums = np.array(accumulators, np.int64).reshape(-1, 1)
+    actual = numerics.requantise(sums, *rule[:2], zero_point, -128, 127, rule.single_rounding)
     expected = [min(max(litert_fully_connected(value, float(scale)) + zero_point, -128), 127) for value in accumulators]
     assert actual.reshape(-1).tolist() == expected
 
 
 def test_fully_connected_prefers_two_roundings_and_never_mixes() -> None:
     output = Quantisation(1.0, 0)
-    assert not requantisation.fully_connected(
-        1.0, np.array([2.0**-5 * 1.1], np.float32), output, (-128, 127), 4
-    ).single_rounding
+    plain = requantisation.fully_connected(1.0, np.array([0.03], np.float32), output, (-128, 127), 4)
+    assert not plain.single_rounding
     mixed = requantisation.fully_connected(1.0, np.array([0.03, 1e-5], np.float32), output, (-128, 127), 2)
     assert mixed.single_rounding
     assert mixed.multiplier.min() >= 1 << 30
