@@ -43,9 +43,14 @@ def read_tflite(source: str | Path | bytes, name: str | None = None) -> Graph:
         except OSError as error:
             raise ModelError(f"{where}: cannot be read: {error.strerror or error}") from error
     try:
-        return _Builder(read_records(data), name).build()
+        return build_graph(read_records(data), name)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
+
+
+def build_graph(records: ModelRecords, name: str) -> Graph:
+    """The network that the records describe. Raises ``ModelError``, naming the layer."""
+    return _Builder(records, name).build()
 
 
 @dataclass(frozen=True)
