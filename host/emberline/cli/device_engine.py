@@ -1,0 +1,34 @@
+"""A board, simulated or real, or the emulator, through the one driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from emberline.arch.program import Program
+from emberline.cli.engines import Codes, FrameResult
+from emberline.driver.device import Device
+
+
+class DeviceEngine:
+    """A device with a program loaded.
+
+    Parameters:
+        on: ``rtl``, ``emulator`` or a serial port.
+        program: decides the architecture of ``rtl`` and ``emulator``; a real board must have the same.
+    """
+
+    def __init__(self, on: str, program: Program) -> None:
+        self._program = program
+        self._device = Device.open(on, program.architecture)
+        try:
+            self._device.load(program)
+        except BaseException:
+            self._device.close()
+            raise
+
+    def run(self, frames: Codes) -> Iterator[FrameResult]:
+        for result in self._device.stream(frames):
+            yield FrameResult(tuple(result.outputs[name] for name in self._program.results), result.cycles)
+
+    def close(self) -> None:
+        self._device.close()

@@ -1,0 +1,95 @@
+"""``emberline verify``: is every output value the one that LiteRT computes?"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from emberline.cli import console
+
+
+class Where(StrEnum):
+    RTL = "rtl"
+    EMULATOR = "emulator"
+    MODEL = "model"
+
+
+class Against(StrEnum):
+    LITERT = "litert"
+    MODEL = "model"
+
+
+def register(app: typer.Typer) -> None:
+    app.command(name="verify", help="Compare every output value with LiteRT's; status 1 if any differs.")(verify)
+
+
+def verify(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A .tflite file or a name from the zoo.")],
+    images: Annotated[list[str], typer.Option(help="An .npz, a folder, an image or a .dat file; may be repeated.")],
+    on: Annotated[Where, typer.Option(help="What is verified.")] = Where.RTL,
+    against: Annotated[Against, typer.Option(help="What is right: LiteRT, or numpy.")] = Against.LITERT,
+    arch: Annotated[str, typer.Option(help="An architecture preset.")] = "ulx3s-85f",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    from emberline.cli.engines import open_engine, open_reference
+    from emberline.cli.frames import load_all
+    from emberline.cli.networks import find_architecture, load_network
+
+    network = load_network(model)
+    network.need_graph("verifying")
+    architecture = find_architecture(arch)
+    frames = load_all(images, network.input, limit)
+    count = len(frames.frames)
+    reference = open_reference(against.value, network)
+    with open_engine(on.value, network, architecture) as engine:
+        ours = [
+            result.outputs
+            for result in console.progress(engine.run(frames.frames), f"{network.name} on {on.value}", count)
+        ]
+    theirs = [
+        result.outputs
+        for result in console.progress(reference.run(frames.frames), f"{network.name} in {against.value}", count)
+    ]
+    report = build_report(network.name, on.value, against.value, ours, theirs, frames.labels)
+    if as_json:
+        console.print_json(report)
+    else:
+        print_report(report)
+    if report["differing_outputs"]:
+        raise typer.Exit(1)
+
+
+def build_report(name: str, on: str, against: str, ours: list[Any], theirs: list[Any], labels: Any) -> dict[str, Any]:
+    """The JSON document of ``emberline verify``."""
+    from emberline.cli.comparison import accuracy, compare
+
+    comparison = compare(ours, theirs)
+    return {
+        "network": name,
+        "on": on,
+        "against": against,
+        "images": comparison.images,
+        "outputs": comparison.outputs,
+        "differing_outputs": comparison.differing_outputs,
+        "differing_images": comparison.differing_images,
+        "max_abs_difference": comparison.max_abs_difference,
+        "accuracy": None if labels is None else accuracy([outputs[0] for outputs in ours], labels),
+    }
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """The same for people."""
+    console.print_line(
+        f"{report['network']} on {report['on']} against {report['against']}: {report['images']} images, "
+        f"{report['outputs']:,} output values, {report['differing_outputs']} differ"
+        + (
+            f" (in {report['differing_images']} images, by at most {report['max_abs_difference']})"
+            if report["differing_outputs"]
+            else ""
+        )
+    )
+    if report["accuracy"] is not None:
+        console.print_line(f"accuracy {console.percent(report['accuracy'])}")
