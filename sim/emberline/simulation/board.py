@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import socket
 import subprocess
@@ -99,6 +98,11 @@ class SimulatedBoard:
         """Clock cycles that the board has lived, its reset included."""
         return self._cycle
 
+    @property
+    def pid(self) -> int:
+        """The simulator's process."""
+        return self._process.pid
+
     def write(self, data: bytes) -> None:
         """Queue bytes for the board. They enter it while a later call lets time pass."""
         self._check_open()
@@ -159,7 +163,7 @@ class SimulatedBoard:
         self.close()
 
     def _cycles(self, seconds: float) -> int:
-        return max(0, math.ceil(seconds * self.clock_hz))
+        return max(0, round(seconds * self.clock_hz))
 
     def _check_open(self) -> None:
         if self._failure is not None:

@@ -46,23 +46,18 @@ class _Source:
     def queue_items(self, items: bytes | Iterable[int | tuple[int, ...]]) -> None:
         slot = self.channel.slot_bytes
         if isinstance(items, bytes | bytearray | memoryview):
-            if slot != 1:
+            if self.channel.width != 8:
                 raise ValueError(f"items of '{self.channel.name}' are {self.channel.width} bits wide, not bytes")
             self._bytes += items
         else:
-            for item in items:
-                self._bytes += self._pack(item).to_bytes(slot, "little")
+            self._bytes += b"".join([self._pack(item).to_bytes(slot, "little") for item in items])
 
     def _pack(self, item: int | tuple[int, ...]) -> int:
-        ports = self.channel.payload
-        values = item if isinstance(item, tuple) else (item,) if len(ports) == 1 else None
-        if values is None:
-            packed, widths = int(item), [self.channel.width]  # type: ignore[arg-type]
-            values = (packed,)
-        elif len(values) != len(ports):
-            raise ValueError(f"an item of '{self.channel.name}' has {len(ports)} fields, not {len(values)}")
-        else:
-            widths = [port.width for port in ports]
+        """One item as its bits; an integer for several fields is taken as already packed."""
+        values = item if isinstance(item, tuple) else (item,)
+        widths = [port.width for port in self.channel.payload] if isinstance(item, tuple) else [self.channel.width]
+        if len(values) != len(widths):
+            raise ValueError(f"an item of '{self.channel.name}' has {len(widths)} fields, not {len(values)}")
         packed, offset = 0, 0
         for value, width in zip(values, widths, strict=True):
             if not -(1 << (width - 1)) <= value < 1 << width:
