@@ -1,0 +1,67 @@
+"""What the commands say about a program."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from emberline.arch.program import Program
+from emberline.cli import report
+from emberline.cli.networks import find_architecture, load_network
+
+BENCH_KEYS = ["network", "arch", "macs", "multipliers", "cycles", "predicted_cycles", "utilisation", "activation_bytes",
+              "weight_bytes", "m9k", "clock_mhz", "milliseconds", "frames_per_second"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    return load_network("ember_cifar10").compile(find_architecture("ulx3s-85f"))
+
+
+@pytest.mark.parametrize(("size", "blocks"), [(0, 0), (1, 1), (1024, 1), (1025, 2)])
+def test_m9k_blocks_are_whole(size: int, blocks: int) -> None:
+    assert report.m9k_blocks(size) == blocks
+
+
+def test_memory_use_counts_activations_weights_and_instructions(program: Program) -> None:
+    use = report.memory_use(program)
+    ends = [region.end * program.architecture.lanes_out for region in program.memory]
+    assert use["activation_bytes"] == max(ends) <= program.architecture.activation_bytes
+    assert use["weight_bytes"] == len(program.weights) <= program.architecture.weight_bytes
+    assert use["m9k"] == (
+        -(-use["activation_bytes"] // 1024)
+        + -(-use["weight_bytes"] // 1024)
+        + -(-len(program.instructions) * 4 // 1024)
+    )
+
+
+def test_utilisation_follows_its_definition(program: Program) -> None:
+    architecture = program.architecture
+    assert report.utilisation(1280, 20, architecture) == 1280 / (20 * architecture.multipliers)
+    assert report.utilisation(0, 0, architecture) == 0
+
+
+def test_bench_report_measures_the_cycles_it_was_given(program: Program) -> None:
+    document = report.bench_report(program, 200_000)
+    assert list(document) == BENCH_KEYS
+    assert document["cycles"] == 200_000
+    assert document["predicted_cycles"] == program.predicted_cycles
+    assert document["utilisation"] == program.macs / (200_000 * 128)
+    assert document["milliseconds"] == 200_000 / program.architecture.clock_hz * 1e3
+    assert document["frames_per_second"] == pytest.approx(1e3 / document["milliseconds"])
+
+
+def test_milliseconds_use_the_board_s_clock(program: Program) -> None:
+    assert report.milliseconds(100_000, replace(program.architecture, clock_hz=50_000_000)) == 2
+
+
+def test_compile_report_has_every_layer_and_region(program: Program) -> None:
+    document = report.compile_report(program, None)
+    assert document["file"] is None
+    assert sum(layer["macs"] for layer in document["layers"]) == document["macs"] == program.macs
+    assert 0 < sum(layer["cycles"] for layer in document["layers"]) <= document["predicted_cycles"]
+    assert sum(layer["weight_bytes"] for layer in document["layers"]) == document["weight_bytes"]
+    for region in document["memory"]:
+        assert 0 <= region["start_bytes"] < region["end_bytes"] <= document["activation_bytes"]
+        assert 0 <= region["first_layer"] <= region["last_layer"] < len(document["layers"])

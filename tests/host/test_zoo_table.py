@@ -1,0 +1,52 @@
+"""The table of networks known by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from emberline.cli.networks import load_network
+from emberline.zoo import CIFAR10_LABELS, PACKAGE_FOLDER, ZOO, data_root, find_by_contents
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_entry_is_complete(name: str) -> None:
+    entry = ZOO[name]
+    assert entry.name == name
+    assert entry.title
+    assert entry.origin
+    assert entry.licence
+    assert entry.in_package or len(entry.sha256 or "") == 64
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_file_is_the_published_one_and_has_as_many_outputs_as_labels(name: str, data_folder: Path) -> None:
+    entry = ZOO[name]
+    if not entry.in_package:
+        assert hashlib.sha256(entry.path().read_bytes()).hexdigest() == entry.sha256
+    network = load_network(name)
+    assert network.name == name
+    assert network.scores.size == len(entry.labels)
+
+
+def test_labels_of_our_own_network_are_its_description_s() -> None:
+    description = json.loads((PACKAGE_FOLDER / "ember_cifar10.json").read_text())
+    assert tuple(description["labels"]) == CIFAR10_LABELS
+    assert ZOO["ember_cifar10"].labels == CIFAR10_LABELS
+
+
+def test_file_is_recognised_by_its_contents(tmp_path: Path) -> None:
+    data = ZOO["ember_cifar10"].path().read_bytes()
+    assert find_by_contents(data) is ZOO["ember_cifar10"]
+    assert find_by_contents(data + b"\0") is None
+    copy = tmp_path / "copy.tflite"
+    copy.write_bytes(data)
+    assert load_network(str(copy)).labels == CIFAR10_LABELS
+
+
+def test_data_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EMBERLINE_DATA", str(tmp_path))
+    assert data_root() == tmp_path
