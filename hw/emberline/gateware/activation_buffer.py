@@ -8,7 +8,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from emberline.arch.architecture import Architecture
-from emberline.gateware.structures import delayed
+from emberline.gateware.structures import delayed, memory_output
 
 READ_LATENCY = 2
 """Cycles from an address at the lanes' port to its word: memory and output register."""
@@ -74,7 +74,11 @@ class ActivationBuffer(wiring.Component):
         read = memory.read_port()
 
         m.d.comb += lanes.addr.eq(self.read_address)
-        m.d.sync += [self.read_word.eq(lanes.data), self.shared_word.eq(read.data)]
+        family = architecture.family
+        m.d.comb += [
+            self.read_word.eq(memory_output(m, lanes.data, family=family, name="read_word")),
+            self.shared_word.eq(memory_output(m, read.data, family=family, name="shared_word")),
+        ]
 
         # Cycle 1: one request becomes the shared port's command
         address = Signal.like(self.read_address, reset_less=True)
@@ -106,7 +110,6 @@ class ActivationBuffer(wiring.Component):
             write.data.eq(value),
             write.en.eq(enable),
             read.addr.eq(address),
-            read.en.eq(~enable.any()),
         ]
         done = delayed(m, Cat(reads), SHARED_READ_LATENCY - 1, name="done", reset=True)
         m.d.comb += [self.residual_done.eq(done[0]), self.result_done.eq(done[1])]

@@ -11,7 +11,7 @@ from amaranth.utils import ceil_log2
 from emberline.arch.architecture import PARAMETER_BYTES, Architecture
 from emberline.arch.isa import PARAMETERS
 from emberline.gateware import multiplier
-from emberline.gateware.structures import delayed, structure, tree_sum
+from emberline.gateware.structures import delayed, memory_output, structure, tree_sum
 
 SUM_WIDTH = 32
 """Accumulators are int32, as LiteRT's are; the compiler proves that no layer overflows them."""
@@ -133,9 +133,7 @@ class Lane(wiring.Component):
             write.en.eq(enable),
             read.addr.eq(self.i_address),
         ]
-        word = Signal(word_width, name="weights", reset_less=True)
-        m.d.sync += word.eq(read.data)
-        return word
+        return memory_output(m, read.data, family=architecture.family, name="weights")
 
     def _products(self, m: Module, weights: Signal) -> Signal:
         """The dot product of activation and weight word."""

@@ -12,7 +12,7 @@ from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Fault, Opcode
 from emberline.arch.layout import WORD_WIDTH
 from emberline.gateware import frame_writer, result_reader
-from emberline.gateware.structures import structure
+from emberline.gateware.structures import memory_output, structure
 
 ROW_AND_ADD = data.StructLayout(
     {
@@ -120,14 +120,13 @@ class Sequencer(wiring.Component):
             shape=unsigned(WORD_WIDTH), depth=self._architecture.program_depth_words, init=[]
         )
         write, read = memory.write_port(), memory.read_port()
-        self._word = Signal(WORD_WIDTH)
         m.d.comb += [
             write.en.eq(self.write_enable),
             write.addr.eq(self.write_address),
             write.data.eq(self.write_data),
             read.addr.eq(self._address),
         ]
-        m.d.sync += self._word.eq(read.data)
+        self._word = memory_output(m, read.data, family=self._architecture.family, name="word")
 
     def _pointer_writes(self, m: Module) -> None:
         m.submodules.pointers = pointers = Memory(

@@ -29,6 +29,18 @@ def delayed(m: Module, value: Value, cycles: int, *, name: str, reset: bool = Fa
     return value
 
 
+def memory_output(m: Module, word: Value, *, family: str, name: str) -> Value:
+    """A block memory's word after its output register, one cycle after the read port.
+
+    On ECP5 the register is the one inside the memory: the build sets ``REGMODE`` to ``OUTREG`` in every ``DP16KD``
+    (Lattice TN1264, *ECP5 Memory Usage Guide*), because the tools do not move a register from the fabric into it. So
+    every block memory in this design must be read through this function.
+    """
+    if family == "ecp5":
+        return word
+    return delayed(m, word, 1, name=name)
+
+
 def tree_sum(m: Module, terms: list[Value], *, name: str) -> Value:
     """The sum of ``terms`` through a balanced tree with a register after each level: ``ceil_log2(len)`` cycles."""
     level = 0

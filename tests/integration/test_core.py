@@ -1,0 +1,61 @@
+"""The accelerator in RTL against the numpy model and against the compiler's cycle count."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from core import Job, run_core
+from random_graphs import BLOCKS, Limits, random_frames, random_graph
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.presets import preset
+from emberline.compiler.compile import compile_graph
+from emberline.compiler.frontends.tflite_reader import read_tflite
+from emberline.model.network import run
+
+GRAPHS = 50
+FRAMES = 2
+SHAPES = {
+    "4x4": replace(preset("tiny-4x4"), activation_depth_words=4096, weight_depth_words=4096),
+    "8x8": replace(preset("small-8x8"), activation_depth_words=4096),
+    "16x8": preset("max10-10m50"),
+    "16x16": Architecture(
+        name="wide-16x16", lanes_in=16, lanes_out=16, activation_depth_words=4096, weight_depth_words=1024
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_random_networks_are_exact_in_every_output_and_every_cycle(shape, tmp_path):
+    limits = Limits(blocks=tuple(block for block in BLOCKS if block != "max_pool"))
+    graphs, jobs = [], []
+    for seed in range(GRAPHS):
+        rng = np.random.default_rng(seed)
+        graph = random_graph(rng, limits)
+        stalls = {"i_frame": 0.3, "o_result": 0.3} if seed % 2 else {}
+        program = compile_graph(graph, SHAPES[shape])
+        jobs.append(Job(program, random_frames(rng, graph, FRAMES), stalls, seed))
+        graphs.append(graph)
+    results = run_core(SHAPES[shape], jobs, tmp_path)
+    for seed, (graph, job, frames) in enumerate(zip(graphs, jobs, results, strict=True)):
+        expected = run(graph, job.frames, keep=True)
+        for number, result in enumerate(frames):
+            for name, values in result.outputs.items():
+                assert np.array_equal(values, expected[name][number]), f"seed {seed}, frame {number}, map '{name}'"
+            assert result.cycles - result.stall_cycles == job.program.predicted_cycles, f"seed {seed}"
+
+
+def test_resnet8_is_exact_in_every_output_and_every_cycle(data_folder, tmp_path):
+    graph = read_tflite(data_folder / "mlperf_tiny" / "ic_resnet8_int8.tflite")
+    program = compile_graph(graph, SHAPES["16x8"])
+    images = np.load(data_folder / "cifar10" / "cifar10_lossless_500.npz")["x"][:10]
+    frames = (images.astype(np.int16) - 128).astype(np.int8)
+    results = run_core(SHAPES["16x8"], [Job(program, frames)], tmp_path)[0]
+    expected = run(graph, frames, keep=True)
+    for number, result in enumerate(results):
+        assert result.cycles == program.predicted_cycles
+        assert result.stall_cycles == 0
+        for name, values in result.outputs.items():
+            assert np.array_equal(values, expected[name][number])
