@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from emberline.arch.architecture import Architecture
-from emberline.compiler.checks import refuse
+from emberline.compiler.checks import kib, refuse
 from emberline.compiler.rows import Role, RowOperation, Schedule, Storage
 
 MAXIMUM_RING_ROWS = 4095
@@ -68,14 +68,7 @@ def allocate(schedule: Schedule, architecture: Architecture) -> None:
 
 def least_ring_rows(schedule: Schedule) -> int:
     """Frame rows that must be held at once: from the oldest one not yet released to the newest one needed."""
-    least, released = 1, 0
-    releases = plan_releases(schedule)
-    for operation, count in zip(schedule.operations, releases, strict=True):
-        rows = frame_rows_read(operation)
-        if rows:
-            least = max(least, rows.stop - released)
-        released += count
-    return least
+    return max(waits for waits, _ in plan_frame_rows(schedule))
 
 
 def frame_rows_read(operation: RowOperation) -> range:
@@ -86,23 +79,32 @@ def frame_rows_read(operation: RowOperation) -> range:
     return range(first, first + (operation.kernel_rows - 1) * operation.source_rows + 1)
 
 
-def plan_releases(schedule: Schedule) -> list[int]:
-    """How many frame rows each operation releases: those that no later one reads, in order; all in the end."""
-    height = schedule.frame.height
-    last_reader = [-1] * height
-    for index, operation in enumerate(schedule.operations):
-        for row in frame_rows_read(operation):
-            last_reader[row] = index
-    releases = [0] * len(schedule.operations)
-    final = max(last_reader)
-    # Rows are released in order, so a row waits for the rows before it.
+def plan_frame_rows(schedule: Schedule) -> list[tuple[int, int]]:
+    """For each operation: frame rows that must be there and not released, and how many it releases.
+
+    Rows are released in order, each by the last operation that reads it; one that none reads by the first operation
+    that reads beyond it; what is left by the last reader of all.
+    """
+    reads = [frame_rows_read(operation) for operation in schedule.operations]
+    last_reader = {row: index for index, rows in enumerate(reads) for row in rows}
+    first_reader: dict[int, int] = {}
+    for index, rows in enumerate(reads):
+        for row in rows:
+            first_reader.setdefault(row, index)
+    final = max(last_reader.values(), default=len(reads) - 1)
+    releases = [0] * len(reads)
     index = 0
-    for row in range(height):
-        index = max(index, last_reader[row]) if last_reader[row] >= 0 else index
-        if all(reader < 0 for reader in last_reader[row:]):
-            index = final
-        releases[max(index, 0)] += 1
-    return releases
+    for row in range(schedule.frame.height):
+        beyond = next(
+            (first_reader[later] for later in range(row, schedule.frame.height) if later in first_reader), final
+        )
+        index = max(index, last_reader.get(row, beyond))
+        releases[index] += 1
+    plan, released = [], 0
+    for rows, count in zip(reads, releases, strict=True):
+        plan.append((max(rows.stop - released if rows else 0, count), count))
+        released += count
+    return plan
 
 
 def _best_packing(lives: list[Lifetime]) -> tuple[dict[int, int], int]:
@@ -137,9 +139,8 @@ def _too_large(schedule: Schedule, lives: list[Lifetime], needed: int, architect
         return sum(life.storage.words for life in lives if life.first <= index <= life.last)
 
     worst = max(range(len(schedule.operations)), key=live_words)
-    kib = architecture.lanes_in / 1024
     return refuse(
         schedule.operations[worst].layer,
-        f"needs {needed * kib:.1f} KiB of activation memory, {architecture.activation_bytes / 1024:.1f} KiB available"
-        f" on '{architecture.name}'",
+        f"needs {kib(needed * architecture.lanes_in)} of activation memory, {kib(architecture.activation_bytes)} "
+        f"available on '{architecture.name}'",
     )

@@ -13,6 +13,11 @@ def refuse(layer: Layer | str, reason: str) -> CompileError:
     return CompileError(f"layer '{name}': {reason}")
 
 
+def kib(size_bytes: int) -> str:
+    """A size for messages: whole bytes where rounding would hide the difference."""
+    return f"{size_bytes / 1024:.1f} KiB" if size_bytes >= 10240 else f"{size_bytes / 1024:.3f} KiB"
+
+
 def check_graph(graph: Graph, architecture: Architecture) -> None:
     """Raise ``CompileError`` for what no schedule can bring to this machine. Sizes are checked where they arise."""
     if len(graph.inputs) != 1:

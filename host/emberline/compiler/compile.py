@@ -9,7 +9,7 @@ from emberline.arch.architecture import Architecture
 from emberline.arch.program import HostLayer, InputMap, LayerReport, MapInfo, OutputMap, Program, Region
 from emberline.arch.timing import predict
 from emberline.compiler.allocate import allocate
-from emberline.compiler.checks import check_graph, refuse
+from emberline.compiler.checks import check_graph, kib, refuse
 from emberline.compiler.emit import Emission, emit
 from emberline.compiler.lower import lower
 from emberline.compiler.placement import FramePacking, Places, place
@@ -77,8 +77,8 @@ def pack_weights(schedule: Schedule, architecture: Architecture) -> tuple[Weight
     if crossing:
         raise refuse(
             crossing,
-            f"the weights need {len(image.data) / 1024:.1f} KiB, {architecture.weight_bytes / 1024:.1f} KiB available "
-            f"on '{architecture.name}' and used up here",
+            f"the weights need {kib(len(image.data))} in all, {kib(architecture.weight_bytes)} available on "
+            f"'{architecture.name}' and used up here",
         )
     return image, added
 

@@ -9,13 +9,12 @@ from emberline.arch.architecture import Architecture
 from emberline.arch.isa import POINTER_COUNT, Opcode
 from emberline.arch.listing import encode
 from emberline.arch.timing import minimum_idle
-from emberline.compiler.allocate import frame_rows_read, plan_releases
-from emberline.compiler.checks import refuse
+from emberline.compiler.allocate import plan_frame_rows
+from emberline.compiler.checks import kib, refuse
 from emberline.compiler.loops import Token, fold
 from emberline.compiler.placement import FramePacking
 from emberline.compiler.rows import Access, Role, RowOperation, Schedule, Storage
 from emberline.compiler.weights import WeightImage
-from emberline.errors import CompileError
 
 ROWS_IN_FLIGHT = 2
 """ROWs before the current one whose results may not have landed."""
@@ -89,8 +88,8 @@ class _Emitter:
             layer = next((layer for address, (layer, _) in sorted(layers.items()) if address >= depth - 1), "")
             raise refuse(
                 layer or self.operations[-1].layer,
-                f"the program needs {len(words) * 4 / 1024:.1f} KiB, {depth * 4 / 1024:.1f} KiB of instruction "
-                f"memory available on '{self.architecture.name}'",
+                f"the program needs {kib(4 * len(words))} in all, {kib(4 * depth)} of instruction memory available on "
+                f"'{self.architecture.name}' and used up here",
             )
 
     # --- pointers
@@ -201,12 +200,12 @@ class _Emitter:
             Token("", self._encode(Opcode.RESULT, result, results[0].name)),
         ]
         tokens += [self._set(chain, "") for chain in chains if chain.persists]
-        wait_rows = frame.height if frame.ring_rows >= frame.height else self._first_window()
+        wait_rows = frame.height if frame.ring_rows >= frame.height else self._first_wait()
         tokens.append(Token("", self._encode(Opcode.BEGIN, {"wait_rows": wait_rows}, frame.name)))
         return tokens
 
-    def _first_window(self) -> int:
-        return next(rows.stop for rows in map(frame_rows_read, self.operations) if rows)
+    def _first_wait(self) -> int:
+        return next((operation.wait_rows for operation in self.operations if operation.wait_rows), 0)
 
     def _row_fields(self, index: int, moves: dict[str, int]) -> dict[str, int]:
         operation, architecture = self.operations[index], self.architecture
@@ -254,19 +253,15 @@ def plan_waits(schedule: Schedule) -> None:
 
     A ring that holds a whole frame is waited for once, by BEGIN; a smaller one row by row.
     """
-    released, frame = 0, schedule.frame
-    for operation, count in zip(schedule.operations, plan_releases(schedule), strict=True):
-        rows = frame_rows_read(operation)
-        operation.wait_rows = rows.stop - released if rows and frame.ring_rows < frame.height else 0
-        operation.release_rows = count
+    whole = schedule.frame.ring_rows >= schedule.frame.height
+    for operation, (waits, releases) in zip(schedule.operations, plan_frame_rows(schedule), strict=True):
+        operation.wait_rows = 0 if whole else waits
+        operation.release_rows = releases
         operation.hold_result = False
-        released += count
     for operation in schedule.operations:
         if operation.target.storage.role is Role.RESULT:
             operation.hold_result = True
             break
-    if released != frame.height:
-        raise CompileError(f"{released} of {frame.height} frame rows are released")
 
 
 def plan_fences(schedule: Schedule, architecture: Architecture) -> None:

@@ -59,7 +59,7 @@ class Machine:
         self._ring: _FrameRing | None = None
         self._rows: dict[int, RowArithmetic] = {}
         self._writer = np.full(architecture.activation_depth_groups, -ROWS_IN_FLIGHT - 1, np.int64)
-        self._sequence = self._landed = 0
+        self._sequence = self._landed = self._last_add = 0
         self._result_is_free = False
 
     def load_weights(self, data: bytes, address: int = 0) -> None:
@@ -230,23 +230,27 @@ class Machine:
             arithmetic = self._rows[instruction.address] = self._prepare(instruction)
         if f["fence"]:
             self._landed = self._sequence
+        self._require(
+            f["fence"] or f["add"] == self._last_add or self._landed == self._sequence,
+            "needs a fence, as the ROW before it " + ("has no" if f["add"] else "has a") + " residual addition",
+        )
+        self._last_add = f["add"]
         source, target = self._take(f, "source"), self._take(f, "target")
         residual = self._take(f, "residual") if f["add"] else -1
         rows = self._source_rows(f, source, arithmetic, ring)
         values = arithmetic.convolve(self.activations, rows)
         targets = self._pixels(f, target, arithmetic.target_offsets, "target")
         self._check_write(f, target, target + arithmetic.target_span, ring)
-        for row in rows if arithmetic.read_end else ():
-            low = (row + arithmetic.read_begin) * self.architecture.groups_per_word
-            high = (row + arithmetic.read_end) * self.architecture.groups_per_word
-            clear = target + arithmetic.target_span <= low or high <= target
-            self._require(clear, f"writes groups {target}… inside its own source row")
+        for row in rows:
+            source_groups = row * self.architecture.groups_per_word + arithmetic.read_groups
+            clear = len(source_groups) == 0 or source_groups[-1] < target or targets[-1, -1] < source_groups[0]
+            clear = clear or not np.isin(targets, source_groups).any()
+            self._require(clear, f"writes into its own source row at group {target}")
         if f["add"]:
             operands = self._pixels(f, residual, arithmetic.residual_offsets, "residual")
-            self._check_in_flight(residual, residual + arithmetic.residual_span, "residual")
+            self._check_in_flight(operands, "residual")
             same = residual == target and f["residual_pixel_step"] == f["target_pixel_step"]
-            apart = target + arithmetic.target_span <= residual or residual + arithmetic.residual_span <= target
-            self._require(same or apart, "overwrites part of its residual row")
+            self._require(same or not np.isin(targets, operands).any(), "overwrites part of its residual row")
             values = arithmetic.add(values, self._groups[operands])
         self._groups[targets] = values
         self._writer[targets] = self._sequence
@@ -277,10 +281,9 @@ class Machine:
         for _ in range(f["kernel_rows"]):
             rows.append(address // groups)
             if arithmetic.read_end:
-                low = address + arithmetic.read_begin * groups
                 high = address + arithmetic.read_end * groups
-                self._require(high <= f["source_end"], f"reads groups {low}..{high} beyond its ring")
-                self._check_in_flight(low, high, "source")
+                self._require(high <= f["source_end"], f"reads up to group {high}, beyond its ring")
+                self._check_in_flight(address + arithmetic.read_groups, "source")
                 self._check_frame_read(
                     ring, rows[-1] + arithmetic.read_begin, arithmetic.read_end - arithmetic.read_begin
                 )
@@ -294,8 +297,10 @@ class Machine:
         self._require(last < f[f"{role}_end"], f"{role} row ends at group {last}, beyond its ring")
         return address + offsets
 
-    def _check_in_flight(self, low: int, high: int, role: str) -> None:
+    def _check_in_flight(self, groups: NDArray[np.int64], role: str) -> None:
         """Refuse to read what one of the last ROWs writes, unless a fence lies between."""
         oldest = max(self._landed, self._sequence - ROWS_IN_FLIGHT)
-        flying = self._writer[low:high].max() >= oldest
-        self._require(not flying, f"reads {role} groups {low}..{high} while they are being written: no fence")
+        if oldest < self._sequence:
+            flying = groups[self._writer[groups] >= oldest]
+            where = f"group {flying[0]}" if len(flying) else ""
+            self._require(not len(flying), f"reads {role} {where} while it is being written: no fence")

@@ -27,8 +27,9 @@ class RowArithmetic:
     Attributes:
         taps: words multiplied for each result.
         read_begin, read_end: first word and end of what is read of a source row, 0 and 0 if it is all padding.
+        read_groups: groups from the source row's address that meet weights other than zero, int64, sorted.
         target_offsets, residual_offsets: groups from the row's address, int64 ``[columns, groups]``.
-        target_span, residual_span: groups from the first to the last one, gaps included.
+        target_span: groups from the first to the last one, gaps included.
     """
 
     def __init__(self, architecture: Architecture, fields: Fields, weights: NDArray[np.int8]) -> None:
@@ -45,10 +46,12 @@ class RowArithmetic:
         count = self.read_end - self.read_begin
         self._offsets = np.where(inside, offsets - self.read_begin, count).reshape(f["columns"], -1)
         self._matrix = self._weight_matrix(weights)
+        self.read_groups = self._find_read_groups(offsets, inside)
         self._load_parameters(weights)
-        self.target_offsets, self.target_span = self._pixel_offsets("target")
+        self.target_offsets = self._pixel_offsets("target")
+        self.target_span = int(self.target_offsets[-1, -1]) + 1
         if f["add"]:
-            self.residual_offsets, self.residual_span = self._pixel_offsets("residual")
+            self.residual_offsets = self._pixel_offsets("residual")
 
     def _weight_matrix(self, weights: NDArray[np.int8]) -> NDArray[np.floating[Any]]:
         """``[taps * lanes_in, groups * lanes_out]``; float32 where every sum is exact in it, else float64."""
@@ -59,6 +62,15 @@ class RowArithmetic:
         matrix = lanes.reshape(self.taps * a.lanes_in, f["groups"] * a.lanes_out)
         largest = 128 * int(np.abs(matrix, dtype=np.int64).sum(axis=0).max())
         return np.ascontiguousarray(matrix, np.float32 if largest <= 1 << 24 else np.float64)
+
+    def _find_read_groups(self, offsets: NDArray[np.int64], inside: NDArray[np.bool_]) -> NDArray[np.int64]:
+        f, per_word = self.fields, self.architecture.groups_per_word
+        used = (self._matrix != 0).any(axis=1)
+        by_tap = used.reshape(f["kernel_rows"], 1, f["kernel_columns"], f["channel_words"], per_word, -1).any(
+            axis=(0, 5)
+        )
+        groups = offsets[..., None] * per_word + np.arange(per_word)
+        return np.unique(groups[by_tap & inside[..., None]])
 
     def _load_parameters(self, weights: NDArray[np.int8]) -> None:
         f, a = self.fields, self.architecture
@@ -76,10 +88,10 @@ class RowArithmetic:
         )
         self._shifts_left = bool(self._left.any())
 
-    def _pixel_offsets(self, role: str) -> tuple[NDArray[np.int64], int]:
+    def _pixel_offsets(self, role: str) -> NDArray[np.int64]:
         columns = np.arange(self.fields["columns"])[:, None] * self.fields[f"{role}_pixel_step"]
-        offsets = columns + np.arange(self.fields["groups"])
-        return offsets, int(offsets[-1, -1]) + 1
+        offsets: NDArray[np.int64] = columns + np.arange(self.fields["groups"])
+        return offsets
 
     def convolve(self, activations: NDArray[np.int8], rows: list[int]) -> NDArray[np.int8]:
         """The requantised results, int8 ``[columns, groups, lanes_out]``; ``rows``: word address of each kernel row."""

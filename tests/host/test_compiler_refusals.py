@@ -1,0 +1,133 @@
+"""What the compiler refuses: always by name, always with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from graph_cases import Network, same
+
+from emberline.arch.architecture import Architecture
+from emberline.compiler.compile import compile_graph
+from emberline.errors import CompileError
+from emberline.model.graph import Add, Graph, Padding
+
+MACHINE = Architecture("test", 4, 4, activation_depth_words=65536, weight_depth_words=2048)
+
+
+def max_pool(net: Network) -> Graph:
+    return net.graph(net.max_pool("input", (2, 2)))
+
+
+def sum_of_the_input(net: Network) -> Graph:
+    return net.graph(net.convolution(net.add("input", "input"), 4))
+
+
+def guard_bits(net: Network) -> Graph:
+    a = net.convolution("input", 4, (1, 1))
+    return net.graph(net.add(a, net.convolution("input", 4, (1, 1)), left_shift=10))
+
+
+def scaled_up(net: Network) -> Graph:
+    a = net.convolution("input", 4, (1, 1))
+    return net.graph(net.add(a, net.convolution("input", 4, (1, 1)), output_shift=2))
+
+
+def tall_kernel(_: Network) -> Graph:
+    net = Network(300, 1, 1)
+    return net.graph(net.convolution("input", 4, (300, 1)))
+
+
+def wide_row(net: Network) -> Graph:
+    return net.graph(net.convolution("input", 4, (1, 1), padding=Padding(0, 0, 0, 5000)))
+
+
+def huge_mean(net: Network) -> Graph:
+    return net.graph(net.average_pool("input", (8, 8)))
+
+
+CASES: list[tuple[Callable[[Network], Graph], str]] = [
+    (max_pool, "layer 'pool0': MaxPool has no hardware yet"),
+    (sum_of_the_input, "layer 'add0': the network's input cannot be added to itself"),
+    (guard_bits, "layer 'add2': an addition with 20 guard bits can run, not with 10"),
+    (scaled_up, r"layer 'add2': scales up: shifts .* and 2 must not be positive"),
+    (tall_kernel, "layer 'conv0': does not fit the instruction set: ROW.release_rows must be in 0..255, not 300"),
+    (wide_row, "layer 'conv0': does not fit the instruction set: ROW.columns must be in 0..4095, not 5008"),
+]
+
+
+@pytest.mark.parametrize("build, message", CASES, ids=[case[0].__name__ for case in CASES])
+def test_refusal_names_layer_and_reason(build: Callable[[Network], Graph], message: str) -> None:
+    with pytest.raises(CompileError, match=message):
+        compile_graph(build(Network(8, 8, 3)), MACHINE)
+
+
+def test_mean_that_cannot_be_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emberline.compiler.lower.divide_by", lambda count: None)
+    with pytest.raises(CompileError, match="layer 'pool0': a mean of 64 values cannot be computed exactly"):
+        compile_graph(huge_mean(Network(8, 8, 3)), MACHINE)
+
+
+def test_single_rounding_without_an_equivalent() -> None:
+    net = Network(4, 4, 640)
+    net.convolution("input", 4, (4, 4), shift=-18, multiplier=1_500_000_001, single_rounding=True)
+    with pytest.raises(CompileError, match="layer 'conv0': output channel .: its single rounding has no equivalent"):
+        compile_graph(net.graph(), replace(MACHINE, activation_depth_words=65536, weight_depth_words=65536))
+
+
+def test_two_inputs() -> None:
+    net = Network(4, 4, 3)
+    net.maps["other"] = replace(net.maps["input"], name="other")
+    total = net.add(net.convolution("input", 4, (1, 1)), net.convolution("other", 4, (1, 1)))
+    graph = Graph("test", ("input", "other"), (total,), tuple(net.layers), net.maps)
+    with pytest.raises(CompileError, match=r"network 'test': one input can be fed, not 2 \('input', 'other'\)"):
+        compile_graph(graph, MACHINE)
+
+
+def deep() -> Graph:
+    net = Network(16, 16, 3)
+    x = net.convolution("input", 8, padding=same(3))
+    x = net.convolution(x, 32, (1, 1))
+    return net.graph(net.convolution(x, 4, (1, 1)))
+
+
+def test_too_little_activation_memory() -> None:
+    """The worst moment is conv1, with its input and its output: (2 + 8) words a pixel of 4 bytes; 1 KiB result."""
+    message = r"layer 'conv1': needs 11\.\d KiB of activation memory, 8\.000 KiB available on 'test'"
+    with pytest.raises(CompileError, match=message):
+        compile_graph(deep(), replace(MACHINE, activation_depth_words=2048))
+    program = compile_graph(deep(), replace(MACHINE, activation_depth_words=2816 + 3 * 16))
+    assert program.listing()[0].fields["ring_rows"] == 3
+
+
+def test_too_little_weight_memory() -> None:
+    needed = len(compile_graph(deep(), MACHINE).weights) // 16
+    with pytest.raises(CompileError, match="layer 'conv2': the weights need .* available on 'test' and used up here"):
+        compile_graph(deep(), replace(MACHINE, weight_depth_words=needed - 1))
+    assert compile_graph(deep(), replace(MACHINE, weight_depth_words=needed)).weights
+
+
+def test_too_little_program_memory() -> None:
+    net = Network(8, 8, 3)
+    x = "input"
+    for _ in range(4):
+        x = net.convolution(x, 4, padding=same(3))
+    graph = net.graph()
+    needed = len(compile_graph(graph, MACHINE).instructions)
+    message = r"layer 'conv3': the program needs .* in all, .* of instruction memory available on 'test' and used up"
+    with pytest.raises(CompileError, match=message):
+        compile_graph(graph, replace(MACHINE, program_depth_words=needed - 1))
+    assert compile_graph(graph, replace(MACHINE, program_depth_words=needed))
+
+
+def test_reports_add_up() -> None:
+    program = compile_graph(deep(), MACHINE, labels=["a"], preprocessing={"scale": 1})
+    assert sum(layer.cycles for layer in program.layers) == program.predicted_cycles
+    assert sum(layer.weight_bytes for layer in program.layers) == len(program.weights)
+    assert program.macs == deep().macs()
+    assert program.utilisation > 0
+    assert [layer.name for layer in program.layers] == ["conv0", "conv1", "conv2"]
+    assert {region.role for region in program.memory} == {"frame", "map", "result"}
+    assert program.labels == ("a",)
+    assert not any(isinstance(layer, Add) for layer in deep().layers)

@@ -1,0 +1,367 @@
+"""Programs executed word by word: equal to the numpy model, and strict about everything illegal."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graph_cases import Network, same
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from random_graphs import Limits, graphs, random_frames, random_graph
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.isa import Opcode
+from emberline.arch.listing import encode
+from emberline.arch.presets import preset
+from emberline.arch.program import Program
+from emberline.compiler.compile import compile_graph
+from emberline.compiler.frontends.tflite_reader import read_tflite
+from emberline.errors import CompileError, EmulationError, ImageError, ProgramError
+from emberline.model import network
+from emberline.model.emulator import Emulator
+from emberline.model.graph import Graph, Padding
+from emberline.model.machine import Machine
+
+LANES = ((4, 4), (8, 8), (8, 4), (16, 8), (16, 16), (16, 4), (32, 8))
+LIMITS = Limits(
+    heads=2,
+    blocks=("convolution", "residual", "parallel", "average_pool"),
+    softmax=True,
+    single_rounding=False,
+    dilation=True,
+    depthwise=True,
+)
+
+
+def machine(lanes_in: int, lanes_out: int, activation_depth_words: int = 16384, **changes: int) -> Architecture:
+    sizes = {"weight_depth_words": 16384, "program_depth_words": 8192, "requantisers": min(lanes_out, 4)} | changes
+    return Architecture(f"{lanes_in}x{lanes_out}", lanes_in, lanes_out, activation_depth_words, **sizes)
+
+
+def assert_equal_to_model(graph: Graph, architecture: Architecture, frames: np.ndarray) -> Program:
+    """Every output of every frame, from one emulator that keeps its state."""
+    program = Program.load(compile_graph(graph, architecture).to_bytes())
+    expected = network.run(graph, frames)
+    emulator = Emulator(architecture)
+    emulator.load(program)
+    for index, frame in enumerate(frames):
+        results = emulator.run(frame).results
+        assert list(results) == list(graph.outputs)
+        for name in graph.outputs:
+            np.testing.assert_array_equal(results[name], expected[name][index], err_msg=f"{name}, frame {index}")
+    return program
+
+
+# --- whole networks
+
+
+@pytest.mark.parametrize("lanes", LANES, ids=lambda lanes: f"{lanes[0]}x{lanes[1]}")
+@pytest.mark.parametrize("seed", range(12))
+def test_random_networks(lanes: tuple[int, int], seed: int) -> None:
+    rng = np.random.default_rng([seed, *lanes])
+    graph = random_graph(rng, LIMITS)
+    assert_equal_to_model(graph, machine(*lanes), random_frames(rng, graph, 3))
+
+
+@given(graphs(LIMITS), st.sampled_from(LANES), st.integers(0, 99))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_network(graph: Graph, lanes: tuple[int, int], seed: int) -> None:
+    assert_equal_to_model(graph, machine(*lanes), random_frames(np.random.default_rng(seed), graph, 2))
+
+
+@pytest.mark.parametrize("rows", [5, 7, 12, 13, 23, 24])
+def test_ring_of_any_length(rows: int) -> None:
+    """A 12-row frame in rings from the 5 rows that its kernel needs to two whole frames, over many frames."""
+    net = Network(12, 9, 3)
+    x = net.convolution("input", 8, (5, 1), padding=Padding(2, 2, 0, 0))
+    graph = net.graph(x)
+    frames = random_frames(np.random.default_rng(rows), graph, 5)
+    maps_words = 12 * 9
+    program = assert_equal_to_model(graph, machine(8, 8, maps_words + rows * 9), frames)
+    assert program.listing()[0].fields["ring_rows"] == rows
+
+
+def test_frame_needs_no_whole_ring_for_a_strided_convolution() -> None:
+    net = Network(13, 6, 2)
+    x = net.convolution("input", 4, (2, 2), stride=(3, 2))
+    graph = net.graph(x)
+    program = assert_equal_to_model(
+        graph, machine(8, 4, 4 * 3 + 5 * 3), random_frames(np.random.default_rng(0), graph, 4)
+    )
+    assert program.listing()[0].fields["ring_rows"] < 13
+
+
+CASES = {
+    "fully connected from the frame": lambda n: n.convolution("input", 10, (6, 7)),
+    "window wider than the padding": lambda n: n.convolution("input", 5, (1, 3), padding=Padding(0, 0, 2, 2)),
+    "padding beyond the kernel": lambda n: n.convolution("input", 5, (3, 3), padding=Padding(4, 5, 4, 3)),
+    "padding beyond the kernel behind a layer": lambda n: n.convolution(
+        n.convolution("input", 9, (1, 1)), 5, (3, 3), padding=Padding(4, 5, 4, 3), stride=(2, 2)
+    ),
+    "dilation": lambda n: n.convolution("input", 5, (2, 3), dilation=(3, 2)),
+    "depthwise": lambda n: n.convolution("input", 6, (3, 3), groups=3, padding=same(3)),
+    "depthwise behind a layer": lambda n: n.convolution(
+        n.convolution("input", 20, (1, 1)), 40, (3, 3), groups=20, padding=same(3)
+    ),
+    "grouped behind a layer": lambda n: n.convolution(n.convolution("input", 18, (1, 1)), 27, (2, 2), groups=3),
+    "sum with the input": lambda n: n.add("input", n.convolution("input", 3, (3, 3), padding=same(3))),
+    "sum of one map": lambda n: n.add(*[n.convolution("input", 11, (1, 1))] * 2),
+    "sum of pools": lambda n: n.add(n.average_pool("input", (3, 3)), n.average_pool("input", (3, 3))),
+    "pool with padding": lambda n: n.average_pool("input", (3, 3), (2, 2), Padding(1, 1, 1, 1)),
+    "pool with padding behind a layer": lambda n: n.average_pool(
+        n.convolution("input", 21, (1, 1)), (3, 2), (2, 1), Padding(1, 2, 0, 1)
+    ),
+    "pool behind an unaligned concatenation": lambda n: n.average_pool(
+        n.concatenate([n.convolution("input", 5, (1, 1)), n.convolution("input", 7, (1, 1))]), (2, 2)
+    ),
+    "convolution behind an unaligned concatenation": lambda n: n.convolution(
+        n.concatenate([n.convolution("input", c, (1, 1)) for c in (3, 9, 17)]), 4
+    ),
+    "sum behind an unaligned concatenation": lambda n: n.add(
+        c := n.concatenate([n.convolution("input", 5, (1, 1)), n.convolution("input", 6, (1, 1))]),
+        n.convolution(c, 11, (3, 3), padding=same(3)),
+    ),
+    "concatenation of the input": lambda n: n.concatenate(["input", n.convolution("input", 6, (1, 1)), "input"]),
+    "nested concatenations": lambda n: n.concatenate(
+        [n.concatenate([a := n.convolution("input", 4, (1, 1)), n.convolution(a, 5, (1, 1))]), a]
+    ),
+    "sum into a concatenation": lambda n: n.concatenate(
+        [a := n.convolution("input", 6, (1, 1)), n.add(a, n.convolution(a, 6, (1, 1)))]
+    ),
+    "pad": lambda n: n.pad(n.convolution("input", 6, (1, 1)), Padding(1, 2, 3, 0)),
+    "pad of the input": lambda n: n.convolution(n.pad("input", Padding(0, 1, 1, 0)), 4),
+}
+
+
+@pytest.mark.parametrize("lanes", [(4, 4), (16, 8)], ids=lambda lanes: f"{lanes[0]}x{lanes[1]}")
+@pytest.mark.parametrize("case", CASES)
+def test_layer_kinds(case: str, lanes: tuple[int, int]) -> None:
+    net = Network(6, 7, 3)
+    graph = net.graph(CASES[case](net))
+    assert_equal_to_model(graph, machine(*lanes), random_frames(np.random.default_rng(1), graph, 2))
+
+
+@pytest.mark.parametrize("channels", [5, 8, 13])
+def test_input_of_many_channels(channels: int) -> None:
+    net = Network(5, 4, channels)
+    graph = net.graph(net.convolution("input", 6, (3, 3), padding=same(3)))
+    program = assert_equal_to_model(graph, machine(4, 4), random_frames(np.random.default_rng(2), graph, 2))
+    assert program.input.pixel_bytes == -(-channels // 4) * 4
+
+
+def test_several_outputs_and_an_output_that_is_read_again() -> None:
+    net = Network(6, 6, 3)
+    a = net.convolution("input", 6, (3, 3))
+    b = net.convolution(a, 9, (1, 1))
+    c = net.add(a, net.convolution(a, 6, (3, 3), padding=same(3)))
+    graph = net.graph(c, a, b)
+    assert_equal_to_model(graph, machine(8, 4), random_frames(np.random.default_rng(3), graph, 3))
+
+
+# --- published networks
+
+
+@pytest.fixture(scope="module")
+def resnet8(data_folder: Path) -> Graph:
+    return read_tflite(data_folder / "mlperf_tiny" / "ic_resnet8_int8.tflite")
+
+
+def lossless_images(data_folder: Path, count: int) -> np.ndarray:
+    images = np.load(data_folder / "cifar10" / "cifar10_lossless_500.npz")["x"][:count]
+    return (images.astype(np.int16) - 128).astype(np.int8)
+
+
+@pytest.mark.parametrize("name", ["ulx3s-85f", "max10-10m50"])
+def test_resnet8_equals_the_published_outputs(resnet8: Graph, data_folder: Path, name: str) -> None:
+    count = 50 if name == "ulx3s-85f" else 5
+    folder = data_folder / "mlperf_tiny"
+    reference = np.load(folder / "ic_resnet8_int8_ref_out_lossless500.npz")
+    published = reference[reference.files[0]][:count].reshape(count, -1)
+    architecture = preset(name)
+    program = compile_graph(resnet8, architecture)
+    emulator = Emulator(architecture)
+    emulator.load(program)
+    outputs = [emulator.run(frame).results[resnet8.outputs[0]] for frame in lossless_images(data_folder, count)]
+    np.testing.assert_array_equal(np.array(outputs).reshape(count, -1), published)
+
+
+def test_every_map_of_resnet8(resnet8: Graph, data_folder: Path) -> None:
+    """Each prefix of the network, ending in the map that is compared."""
+    frame = lossless_images(data_folder, 1)
+    expected = network.run(resnet8, frame, keep=True)
+    architecture = preset("ulx3s-85f")
+    for count in range(1, len(resnet8.layers) + 1):
+        layers = resnet8.layers[:count]
+        read = {name for layer in layers for name in layer.inputs}
+        outputs = tuple(layer.output for layer in layers if layer.output not in read)
+        names = {*resnet8.inputs, *(layer.output for layer in layers)}
+        maps = {name: resnet8.feature_maps[name] for name in names}
+        prefix = Graph(f"prefix {count}", resnet8.inputs, outputs, layers, maps)
+        emulator = Emulator(architecture)
+        emulator.load(compile_graph(prefix, architecture))
+        for name, values in emulator.run(frame[0]).maps.items():
+            np.testing.assert_array_equal(values, expected[name][0], err_msg=name)
+
+
+def test_resnet8_is_fast_on_chip(resnet8: Graph) -> None:
+    program = compile_graph(resnet8, preset("max10-10m50"))
+    assert program.utilisation > 0.98
+    assert sum(layer.cycles for layer in program.layers) == program.predicted_cycles
+
+
+# --- what a machine refuses
+
+
+@pytest.fixture
+def small() -> tuple[Program, Machine, bytes]:
+    """Two layers and a sum, compiled for a machine that has just the memory; its bytes of a frame."""
+    net = Network(4, 4, 2)
+    a = net.convolution("input", 4, (3, 3), padding=same(3))
+    graph = net.graph(net.add(a, net.convolution(a, 4, (3, 3), padding=same(3))))
+    architecture = machine(4, 4, 2 * 16 + 7 * 4)
+    program = compile_graph(graph, architecture)
+    loaded = Machine(architecture)
+    loaded.load_weights(program.weights)
+    return program, loaded, random_frames(np.random.default_rng(0), graph, 1).tobytes()
+
+
+def patched(program: Program, opcode: Opcode, number: int, **changes: int) -> list[int]:
+    """The program with fields of the ``number``-th instruction of a kind replaced."""
+    words: list[int] = []
+    for instruction in program.listing():
+        fields = instruction.fields
+        if instruction.opcode is opcode:
+            if number == 0:
+                assert set(changes) <= set(fields)
+                fields = fields | changes
+            number -= 1
+        words += encode(instruction.opcode, fields)
+    return words
+
+
+def rows(program: Program) -> list[dict[str, int]]:
+    return [each.fields for each in program.listing() if each.opcode is Opcode.ROW]
+
+
+def test_small_case_runs(small: tuple[Program, Machine, bytes]) -> None:
+    program, loaded, frame = small
+    loaded.load_program(list(program.instructions))
+    assert loaded.run_frame(frame) == loaded.run_frame(frame)
+    assert len(rows(program)) == 6
+
+
+ILLEGAL = [
+    (Opcode.ROW, 3, {"fence": 0}, "needs a fence, as the ROW before it has no residual addition"),
+    (Opcode.ROW, 3, {"hold_result": 0}, "writes the result without hold_result"),
+    (Opcode.ROW, 5, {"row_words": 100, "columns": 16, "idle": 9}, "reads up to group .*, beyond its ring"),
+    (Opcode.ROW, 0, {"row_words": 100, "columns": 16, "kernel_rows": 1}, "reads frame row 4 of the 4"),
+    (Opcode.ROW, 0, {"target_pixel_step": 60}, "target row ends at group .* beyond its ring"),
+    (Opcode.ROW, 3, {"target_start": 0, "target_end": 8}, "target pointer . is .*, outside 0..8"),
+    (Opcode.ROW, 3, {"residual_pixel_step": 40}, "residual row ends at group .* beyond its ring"),
+    (Opcode.ROW, 3, {"source_step": 1, "columns": 1}, "reads up to group .*, beyond its ring"),
+    (Opcode.ROW, 0, {"release_rows": 3}, "releases 3 frame rows before they arrived|of the . that it has waited"),
+    (Opcode.ROW, 0, {"wait_rows": 100}, "waits for 100 frame rows"),
+    (Opcode.BEGIN, 0, {"wait_rows": 1}, "reads frame row 1 of the 1 that it has waited for"),
+    (Opcode.ROW, 2, {"release_rows": 0}, "released 2 rows of a frame of 4|of the"),
+]
+
+
+@pytest.mark.parametrize("opcode, number, changes, message", ILLEGAL, ids=[str(each[2]) for each in ILLEGAL])
+def test_illegal_programs_are_named(
+    small: tuple[Program, Machine, bytes], opcode: Opcode, number: int, changes: dict[str, int], message: str
+) -> None:
+    program, loaded, frame = small
+    loaded.load_program(patched(program, opcode, number, **changes))
+    with pytest.raises(EmulationError, match=message):
+        loaded.run_frame(frame)
+
+
+def test_missing_fence_and_too_little_idle() -> None:
+    net = Network(4, 4, 2)
+    graph = net.graph(net.convolution(net.average_pool("input", (4, 4)), 4, (1, 1)))
+    architecture = machine(4, 4, requantisers=1)
+    program = compile_graph(graph, architecture)
+    frame = random_frames(np.random.default_rng(0), graph, 1).tobytes()
+    loaded = Machine(architecture)
+    loaded.load_weights(program.weights)
+    loaded.load_program(patched(program, Opcode.ROW, 1, fence=0))
+    with pytest.raises(EmulationError, match="reads source group .* while it is being written: no fence"):
+        loaded.run_frame(frame)
+    loaded.load_program(patched(program, Opcode.ROW, 1, idle=0))
+    with pytest.raises(EmulationError, match="idle 0 is below the minimum"):
+        loaded.run_frame(frame)
+
+
+def test_errors_name_the_instruction(small: tuple[Program, Machine, bytes]) -> None:
+    program, loaded, frame = small
+    loaded.load_program(patched(program, Opcode.BEGIN, 0, wait_rows=1))
+    address = next(each.address for each in program.listing() if each.opcode is Opcode.ROW)
+    with pytest.raises(EmulationError, match=f"^word {address}: ROW reads"):
+        loaded.run_frame(frame)
+
+
+def test_row_must_not_write_into_the_frame_ring(small: tuple[Program, Machine, bytes]) -> None:
+    program, loaded, frame = small
+    number = next(
+        index
+        for index, each in enumerate(each for each in program.listing() if each.opcode is Opcode.SET)
+        if each.fields["pointer"] == rows(program)[0]["target_pointer"]
+    )
+    words = patched(program, Opcode.SET, number, value=0)
+    changed = replace(program, instructions=tuple(words))
+    loaded.load_program(patched(changed, Opcode.ROW, 0, target_start=0))
+    with pytest.raises(EmulationError, match="into the frame ring"):
+        loaded.run_frame(frame)
+
+
+def test_frames_of_another_size(small: tuple[Program, Machine, bytes]) -> None:
+    program, loaded, frame = small
+    loaded.load_program(list(program.instructions))
+    good = loaded.run_frame(frame)
+    for wrong in (b"", frame[:-1], frame + b"\0"):
+        with pytest.raises(EmulationError, match=re.escape(f"a frame of {len(wrong)} bytes is not whole rows of 8")):
+            loaded.run_frame(wrong)
+    assert loaded.run_frame(frame) == good
+
+
+def test_before_anything_is_loaded() -> None:
+    architecture = machine(4, 4)
+    with pytest.raises(EmulationError, match="no program is loaded"):
+        Machine(architecture).run_frame(b"1234")
+    with pytest.raises(EmulationError, match="no program is loaded"):
+        Emulator(architecture).run(np.zeros((1, 1, 1), np.int8))
+    with pytest.raises(EmulationError, match="17 bytes of weights at word 0"):
+        Machine(architecture).load_weights(bytes(17))
+
+
+def test_emulator_checks_program_and_frame(small: tuple[Program, Machine, bytes]) -> None:
+    program = small[0]
+    with pytest.raises(ProgramError, match="activation_depth_words 60 instead of 61"):
+        Emulator(replace(program.architecture, activation_depth_words=61)).load(program)
+    emulator = Emulator(program.architecture)
+    emulator.load(program)
+    with pytest.raises(ImageError, match=r"takes int8 \(4, 4, 2\), not int8 \(4, 4, 3\)"):
+        emulator.run(np.zeros((4, 4, 3), np.int8))
+    with pytest.raises(ImageError, match="not uint8"):
+        emulator.run(np.zeros((4, 4, 2), np.uint8))
+
+
+def test_compile_errors_are_the_only_errors_of_small_machines() -> None:
+    """Random networks on machines that are too small for most of them: refused or right."""
+    compiled, refusals = 0, []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        graph = random_graph(rng, LIMITS)
+        architecture = machine(4, 4, 1 << int(rng.integers(5, 10)), weight_depth_words=512, program_depth_words=256)
+        try:
+            assert_equal_to_model(graph, architecture, random_frames(rng, graph, 2))
+            compiled += 1
+        except CompileError as error:
+            refusals.append(str(error))
+    assert compiled > 0
+    assert len(refusals) > 0
+    assert all(re.search(r"layer '.*': .*KiB", refusal) for refusal in refusals), refusals

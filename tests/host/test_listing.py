@@ -1,0 +1,143 @@
+"""Decoding programs, and what a valid one is."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from graph_cases import Network, same
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.isa import Opcode
+from emberline.arch.listing import Instruction, decode, encode, validate
+from emberline.compiler.compile import compile_graph
+from emberline.errors import ProgramError
+
+MACHINE = Architecture("test", 8, 4, activation_depth_words=512, weight_depth_words=256)
+
+
+@pytest.fixture(scope="module")
+def listing() -> list[Instruction]:
+    net = Network(5, 5, 2)
+    a = net.convolution("input", 4, (3, 3), padding=same(3))
+    program = compile_graph(net.graph(net.add(a, net.convolution(a, 4, (3, 3), padding=same(3)))), MACHINE)
+    return program.listing()
+
+
+def assemble(listing: list[tuple[Opcode, dict[str, int]]]) -> list[int]:
+    return [word for opcode, fields in listing for word in encode(opcode, fields)]
+
+
+def pairs(listing: list[Instruction]) -> list[tuple[Opcode, dict[str, int]]]:
+    return [(each.opcode, each.fields) for each in listing]
+
+
+def test_encode_and_decode_are_inverse(listing: list[Instruction]) -> None:
+    words = assemble(pairs(listing))
+    assert decode(words) == listing
+    assert validate(words, MACHINE, 5) == listing
+    assert str(listing[-1]) == f"{listing[-1].address:5d}: END"
+
+
+FIELDS = [
+    (Opcode.SET, "value", 4096, "value 4096 is outside the 1024 groups"),
+    (Opcode.LOOP, "count", 0, "count must be at least 1"),
+    (Opcode.FRAME, "channels", 0, "channels must be at least 1"),
+    (Opcode.FRAME, "window", 9, "window \\* channels is 18, a word has 8 bytes"),
+    (Opcode.FRAME, "skip", 5, "skip 5 is not below window"),
+    (Opcode.FRAME, "start", 1, "start 1 is not word aligned"),
+    (Opcode.FRAME, "ring_rows", 4000, "beyond the activation buffer"),
+    (Opcode.RESULT, "words", 0, "words must be at least 1"),
+    (Opcode.RESULT, "words", 600, "beyond the 1024 groups"),
+    (Opcode.RESULT, "start", 3, "not word aligned"),
+    (Opcode.ROW, "columns", 0, "columns must be at least 1"),
+    (Opcode.ROW, "kernel_rows", 0, "kernel_rows must be at least 1"),
+    (Opcode.ROW, "source_end", 0, "source ring 0..0 is empty or outside"),
+    (Opcode.ROW, "target_end", 5000, "target ring .*..5000 is empty or outside the 1024 groups"),
+    (Opcode.ROW, "target_step", 1000, "target_step 1000 is longer than its ring"),
+    (Opcode.ROW, "source_step", 1, "source_step 1 is not word aligned"),
+    (Opcode.ROW, "row_step", 3000, "row_step 3000 is longer than its ring"),
+    (Opcode.ROW, "clamp_min", 127, "clamp_min is above clamp_max"),
+    (Opcode.ROW, "weight_address", 255, "weights end at word .*, beyond the weight memory"),
+    (Opcode.ROW, "parameter_address", 256, "parameters end at word .*, beyond the weight memory"),
+]
+
+
+@pytest.mark.parametrize("opcode, field, value, message", FIELDS, ids=[f"{each[0].name}.{each[1]}" for each in FIELDS])
+def test_operand_out_of_range_is_named(
+    listing: list[Instruction], opcode: Opcode, field: str, value: int, message: str
+) -> None:
+    changed = pairs(listing)
+    index = next(index for index, each in enumerate(changed) if each[0] is opcode)
+    fields = changed[index][1] | {field: value}
+    if field == "clamp_min":
+        fields["clamp_max"] = 126
+    changed[index] = (opcode, fields)
+    with pytest.raises(ProgramError, match=f"word {listing[index].address}: {opcode.name} .*{message}"):
+        validate(assemble(changed), MACHINE)
+
+
+def test_wrong_sum_clamp_is_named(listing: list[Instruction]) -> None:
+    changed = [(opcode, fields | {"sum_min": 5, "sum_max": 4} if fields.get("add") else fields) for opcode, fields in
+               pairs(listing)]  # fmt: skip
+    with pytest.raises(ProgramError, match="sum_min is above sum_max"):
+        validate(assemble(changed), MACHINE)
+
+
+def end(**_: int) -> tuple[Opcode, dict[str, int]]:
+    return (Opcode.END, {})
+
+
+def test_wrong_order_is_named(listing: list[Instruction]) -> None:
+    whole = pairs(listing)
+    begin = next(index for index, each in enumerate(whole) if each[0] is Opcode.BEGIN)
+    row = next(each for each in whole if each[0] is Opcode.ROW)
+    loop, close = (Opcode.LOOP, {"count": 2}), (Opcode.NEXT, {})
+    head, body = whole[:begin], whole[begin + 1 :]
+    start = whole[begin]
+    cases = {
+        "LOOP belongs between BEGIN and END": [*head, loop, *body],
+        "ROW belongs between": [*head, row, *body],
+        "END belongs between": [*head, end()],
+        "BEGIN needs a FRAME and a RESULT before it": [*head[1:], start, *body],
+        "FRAME occurs twice": [head[0], *head, start, *body],
+        "BEGIN occurs twice": [*head, start, start, *body],
+        "NEXT closes no loop": [*head, start, row, close, end()],
+        "NEXT closes no loop, or an empty one": [*head, start, loop, close, end()],
+        "nested more than 2 deep": [*head, start, loop, loop, loop, row, close, close, close, end()],
+        "a loop is still open": [*head, start, loop, row, end()],
+        "without an END": [*head, start, row],
+    }
+    for message, changed in cases.items():
+        with pytest.raises(ProgramError, match=message):
+            validate(assemble(changed), MACHINE)
+    with pytest.raises(ProgramError, match="something follows the END"):
+        validate([*assemble(whole), 0], MACHINE)
+
+
+def test_wrong_words_are_named(listing: list[Instruction]) -> None:
+    words = assemble(pairs(listing))
+    with pytest.raises(ProgramError, match="word 0: opcode 15 does not exist"):
+        decode([15, *words[1:]])
+    with pytest.raises(ProgramError, match="word 0: END has bits set above its last field"):
+        decode([1 << 31])
+    with pytest.raises(ProgramError, match=r"word 0: FRAME needs \d words, 1 are left"):
+        decode(words[:1])
+    with pytest.raises(ProgramError, match="stops after word 0"):
+        decode([])
+    with pytest.raises(ProgramError, match=rf"{len(words)} program words, the machine holds 64"):
+        validate(words, Architecture("tiny", 8, 4, 512, 256, program_depth_words=64))
+    with pytest.raises(ProgramError, match="releases 5 of the 6 rows"):
+        validate(words, MACHINE, 6)
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=60), st.data())
+@settings(max_examples=200, deadline=None)
+def test_any_words_are_valid_or_refused(listing: list[Instruction], noise: list[int], data: st.DataObject) -> None:
+    words = assemble(pairs(listing))
+    position = data.draw(st.integers(0, len(words)))
+    for candidate in (noise, [*words[:position], *noise, *words[position:]], [*words[:position], *noise]):
+        with contextlib.suppress(ProgramError):
+            assert validate(candidate, MACHINE)
