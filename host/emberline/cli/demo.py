@@ -140,7 +140,7 @@ def print_rows(network: Network, rows: Sequence[Row], machine: str, clock_hz: in
         result = row.results[machine]
         entry = describe(network, row.photograph.title, result, None, row.predicted_cycles)
         expected = row.photograph.label
-        mark = "no such class" if expected is None else "right" if entry["label"] == expected else f"is a {expected}"
+        mark = "no such class" if expected is None else "right" if entry["label"] == expected else f"wrong: {expected}"
         cycles = result.cycles
         table.append(
             (row.photograph.title, entry["label"], console.percent(entry["confidence"]), mark, cycles,
@@ -163,7 +163,8 @@ def print_summary(rows: Sequence[Row], network: Network, machine: str, problems:
         console.print_line(f"DIFFERENT: {problem}")
     if not problems:
         ways = ", ".join(_title(name) for name in rows[0].results)
-        console.print_line(f"All outputs of {ways} are equal, and the cycles are the predicted ones.")
+        counted = "" if machine == "emulator" else ", and the cycles are the predicted ones"
+        console.print_line(f"All outputs of {ways} are equal{counted}.")
     console.print_line(f"{seconds:.0f} s")
 
 
