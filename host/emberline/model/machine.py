@@ -231,7 +231,7 @@ class Machine:
         if f["fence"]:
             self._landed = self._sequence
         self._require(
-            f["fence"] or f["add"] == self._last_add or self._landed == self._sequence,
+            bool(f["fence"]) or f["add"] == self._last_add or self._landed == self._sequence,
             "needs a fence, as the ROW before it " + ("has no" if f["add"] else "has a") + " residual addition",
         )
         self._last_add = f["add"]
