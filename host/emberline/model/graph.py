@@ -78,10 +78,10 @@ class Graph:
                 raise ModelError(f"feature map '{feature_map.name}' is listed as '{name}'")
         if len(set(self.inputs)) < len(self.inputs) or len(set(self.outputs)) < len(self.outputs):
             raise ModelError(f"network '{self.name}': inputs {self.inputs} or outputs {self.outputs} repeat a map")
+        self._check_layers()
         for name in self.inputs:
             if not self.consumers(name):
                 raise ModelError(f"network '{self.name}': no layer reads input '{name}'")
-        self._check_layers()
         for name in self.feature_maps:
             if name not in self.inputs and self.producer(name) is None:
                 raise ModelError(f"feature map '{name}' is produced by no layer")
