@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from emberline.arch.architecture import Architecture
 from emberline.gateware.accelerator import Accelerator
+from emberline.gateware.link.core_ports import connect_core
 from emberline.gateware.link.host_link import HostLink
 from emberline.gateware.link.uart import UartReceiver, UartTransmitter, divisor
 
@@ -16,18 +17,6 @@ SIMULATION_SILENCE_CYCLES = 20_000
 
 SILENCE_SECONDS = 0.05
 """A host's operating system and its serial adapter may pause for some milliseconds."""
-
-
-def connect_core(m: Module, link: HostLink, accelerator: Accelerator) -> None:
-    """Connects the link to the accelerator's ports of the same names."""
-    for name, member in link.core.signature.members.items():
-        ours, theirs = getattr(link.core, name), getattr(accelerator, name)
-        if member.is_signature:
-            wiring.connect(m, ours, theirs)
-        elif member.flow is Out:
-            m.d.comb += theirs.eq(ours)
-        else:
-            m.d.comb += ours.eq(theirs)
 
 
 class SimulationTop(wiring.Component):
@@ -47,7 +36,7 @@ class SimulationTop(wiring.Component):
         m = Module()
         m.submodules.accelerator = accelerator = Accelerator(self._architecture)
         m.submodules.link = link = HostLink(self._architecture, silence_cycles=self._silence_cycles)
-        connect_core(m, link, accelerator)
+        connect_core(m, link.core, accelerator)
         wiring.connect(m, wiring.flipped(self.i_bytes), link.i)
         wiring.connect(m, link.o, wiring.flipped(self.o_bytes))
         return m
@@ -78,7 +67,7 @@ class UartTop(wiring.Component):
         m.submodules.link = link = HostLink(architecture, silence_cycles=silence_cycles)
         m.submodules.receiver = receiver = UartReceiver(bit_cycles)
         m.submodules.transmitter = transmitter = UartTransmitter(bit_cycles)
-        connect_core(m, link, accelerator)
+        connect_core(m, link.core, accelerator)
         wiring.connect(m, receiver.o, link.i)
         wiring.connect(m, link.o, transmitter.i)
         m.d.comb += [

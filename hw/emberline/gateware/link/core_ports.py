@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -56,3 +57,15 @@ class CoreSignature(wiring.Signature):
                 "stall_cycles": In(32),
             }
         )
+
+
+def connect_core(m: Module, link: wiring.PureInterface, core: wiring.Component) -> None:
+    """Connects a link's `CoreSignature` to the component that has ports of the same names."""
+    for name, member in link.signature.members.items():
+        ours, theirs = getattr(link, name), getattr(core, name)
+        if member.is_signature:
+            wiring.connect(m, ours, theirs)
+        elif member.flow is Out:
+            m.d.comb += theirs.eq(ours)
+        else:
+            m.d.comb += ours.eq(theirs)

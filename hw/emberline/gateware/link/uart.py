@@ -82,23 +82,27 @@ class UartReceiver(wiring.Component):
         m.submodules.synchronizer = FFSynchronizer(self.rx, line, init=1, stages=3)
         samples = Signal(3, init=-1)
         m.d.sync += samples.eq(Cat(line, samples))
-        majority = (samples[0] & samples[1]) | (samples[1] & samples[2]) | (samples[0] & samples[2])
         bit = Signal()
         sampled = Signal()
         timer = Signal(range(self._divisor))
         left = Signal(range(BITS + 1))
         bits = Signal(BITS)
-        m.d.sync += [sampled.eq(0), bit.eq(majority), self.error.eq(0)]
+        m.d.comb += [
+            bit.eq((samples[0] & samples[1]) | (samples[1] & samples[2]) | (samples[0] & samples[2])),
+            sampled.eq(timer == 0),
+        ]
+        m.d.sync += self.error.eq(0)
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         m.d.sync += timer.eq(timer - 1)
-        with m.If(timer == 0):
-            m.d.sync += [timer.eq(self._divisor - 1), sampled.eq(1)]
+        with m.If(sampled):
+            m.d.sync += timer.eq(self._divisor - 1)
 
         with m.FSM():
             with m.State("IDLE"):
-                # The middle of the start bit comes half a bit after the edge; the middle sample is one cycle old.
-                m.d.sync += [timer.eq(self._divisor // 2), sampled.eq(0)]
+                # The three samples are one to three cycles old when the timer is 0. A bit decided so soon leaves time
+                # to see the next start bit's edge even with four cycles to a bit.
+                m.d.sync += timer.eq(self._divisor // 2)
                 with m.If(~line):
                     m.next = "START"
             with m.State("START"):

@@ -1,0 +1,1 @@
+"""Transports, the protocol over them, and the device that people call."""
