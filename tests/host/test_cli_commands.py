@@ -117,6 +117,23 @@ def test_run_on_the_model_knows_no_cycles(capfd: pytest.CaptureFixture[str], pho
         assert entry["label"] == CIFAR10_LABELS[entry["class"]]
 
 
+def test_run_of_a_program_on_the_emulator_has_cycles(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, frames: Path
+) -> None:
+    path = tmp_path / "network.ember"
+    invoke(capfd, "compile", "ember_cifar10", "-o", path, "--arch", "small-8x8")
+    document = invoke(capfd, "run", path, frames, "--on", "emulator", "--json").json()
+    model = invoke(capfd, "run", "ember_cifar10", frames, "--on", "model", "--json").json()
+    program = Program.load(path)
+    assert document["arch"] == "small-8x8"
+    for entry, expected in zip(document["images"], model["images"], strict=True):
+        assert list(entry) == RUN_KEYS
+        assert entry["cycles"] == entry["predicted_cycles"] == program.predicted_cycles
+        assert entry["milliseconds"] == program.predicted_cycles / program.architecture.clock_hz * 1e3
+        assert entry["outputs"] == expected["outputs"]
+        assert entry["confidence"] == expected["confidence"]
+
+
 def test_run_for_people_is_a_line_an_image(capfd: pytest.CaptureFixture[str], frames: Path) -> None:
     finished = invoke(capfd, "run", "ember_cifar10", frames, "--on", "model", "--limit", 2)
     assert len(finished.out.splitlines()) == 2

@@ -1,4 +1,4 @@
-"""A board, simulated or real, or the emulator, through the one driver."""
+"""A board, simulated or real, through the one driver."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class DeviceEngine:
     """A device with a program loaded.
 
     Parameters:
-        on: ``rtl``, ``emulator`` or a serial port.
-        program: decides the architecture of ``rtl`` and ``emulator``; a real board must have the same.
+        on: ``rtl`` or a serial port.
+        program: decides what is simulated; a real board must be built for the same architecture.
     """
 
     def __init__(self, on: str, program: Program) -> None:

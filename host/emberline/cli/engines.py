@@ -11,13 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.program import Program
 from emberline.cli.networks import Network
 from emberline.errors import EmberlineError, SimulationError
 
 Codes = NDArray[np.int8]
-
-SIMULATED = ("rtl", "emulator", "model")
-ON_HELP = "rtl (the simulated board), emulator, model (numpy), or a serial port."
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,22 @@ class ModelEngine:
                 yield FrameResult(tuple(outputs[name][index] for name in self._names))
 
 
+class EmulatorEngine:
+    """The compiled program, executed instruction by instruction in numpy; its cycles are the predicted ones."""
+
+    def __init__(self, program: Program) -> None:
+        from emberline.model.emulator import Emulator
+
+        self._names = program.results
+        self._emulator = Emulator(program.architecture)
+        self._emulator.load(program)
+
+    def run(self, frames: Codes) -> Iterator[FrameResult]:
+        for frame in frames:
+            result = self._emulator.run(frame)
+            yield FrameResult(tuple(result.results[name] for name in self._names), result.cycles)
+
+
 class LiteRTEngine:
     """The model file in LiteRT, with its reference kernels: the oracle."""
 
@@ -75,11 +89,14 @@ def open_engine(on: str, network: Network, architecture: Architecture | None) ->
     if on == "model":
         yield ModelEngine(network)
         return
-    from emberline.cli.device_engine import DeviceEngine
-
     program = network.compile(architecture)
+    if on == "emulator":
+        yield EmulatorEngine(program)
+        return
     if on == "rtl":
         check_simulation()
+    from emberline.cli.device_engine import DeviceEngine
+
     engine = DeviceEngine(on, program)
     try:
         yield engine
