@@ -16,11 +16,11 @@ from random_graphs import Limits, random_graph
 
 from emberline.compiler.frontends import tflite_builder as builder
 from emberline.compiler.frontends.tflite_reader import build_graph, read_tflite
-from emberline.compiler.frontends.tflite_records import ModelRecords, read_records, unique_names
+from emberline.compiler.frontends.tflite_records import ModelRecords, read_records
 from emberline.compiler.frontends.tflite_writer import write_tflite
 from emberline.errors import ModelError
 from emberline.model import litert
-from emberline.model.graph import AveragePool, Convolution, Flatten, Graph, MaxPool, Pad, Padding, Softmax
+from emberline.model.graph import AveragePool, Convolution, Flatten, Graph, MaxPool, Pad, Padding, Softmax, unique_names
 from emberline.model.litert import LiteRTReference
 from emberline.model.network import run
 
@@ -470,7 +470,7 @@ def test_flipped_bytes_never_break_the_reader(intact: bytes, data: st.DataObject
 def test_every_offset_replaced_by_extremes(intact: bytes) -> None:
     """Each aligned word in turn becomes 0, -1, the largest number or an offset of one."""
     rng = np.random.default_rng(1)
-    for position in rng.permutation(np.arange(0, len(intact) - 4, 4))[:150]:
+    for position in rng.permutation(np.arange(0, len(intact) - 4, 4))[:80]:
         for value in (0, 0xFFFF_FFFF, 0x7FFF_FFFF, 1):
             must_not_break(intact[:position] + value.to_bytes(4, "little") + intact[position + 4 :])
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from emberline.errors import ModelError
@@ -45,6 +46,7 @@ __all__ = [
     "Quantisation",
     "Softmax",
     "output_extent",
+    "unique_names",
 ]
 
 
@@ -144,3 +146,10 @@ class Graph:
     def parameter_count(self) -> int:
         """Weights and biases of the whole network."""
         return sum(layer.parameter_count for layer in self)
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """Printable names for feature maps; one that is empty or occurs twice gets ``#`` and its position."""
+    cleaned = ["".join(c if c.isprintable() else "?" for c in name[:1000]) for name in names]
+    counts = Counter(cleaned)
+    return [name if name and counts[name] == 1 else f"{name}#{index}" for index, name in enumerate(cleaned)]

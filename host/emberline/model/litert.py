@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emberline.errors import EmberlineError, ModelError
+from emberline.model.graph import unique_names
 
 try:
     from ai_edge_litert import interpreter as _litert
@@ -74,8 +75,6 @@ class LiteRTReference:
 
         The names are those of the feature maps that ``read_tflite`` makes of the same file. Needs ``keep_tensors``.
         """
-        from emberline.compiler.frontends.tflite_records import unique_names
-
         self._invoke(frame)
         details: list[dict[str, Any]] = sorted(self._interpreter.get_tensor_details(), key=lambda each: each["index"])
         found = {}

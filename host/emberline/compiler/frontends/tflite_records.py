@@ -7,8 +7,7 @@ the network means; that is ``tflite_reader``.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ import tflite
 from numpy.typing import NDArray
 
 from emberline.errors import ModelError
+from emberline.model.graph import unique_names
 
 IDENTIFIER = b"TFL3"
 MAX_TABLES = 10_000  # tensors, operators, operator codes or buffers
@@ -97,13 +97,6 @@ def read_records(data: bytes) -> ModelRecords:
         raise
     except Exception as error:  # the FlatBuffers package raises whatever a wild offset leads to
         raise ModelError(f"damaged TFLite model ({type(error).__name__}: {error})") from error
-
-
-def unique_names(names: Iterable[str]) -> list[str]:
-    """Printable names; one that is empty or occurs twice gets ``#`` and its position."""
-    cleaned = ["".join(c if c.isprintable() else "?" for c in name[:1000]) for name in names]
-    counts = Counter(cleaned)
-    return [name if name and counts[name] == 1 else f"{name}#{index}" for index, name in enumerate(cleaned)]
 
 
 def _read_model(data: bytes) -> ModelRecords:
