@@ -15,13 +15,12 @@ from emberline.arch.architecture import Architecture
 from emberline.arch.isa import LOOP_DEPTH, Opcode
 from emberline.arch.listing import decode, encode
 from emberline.compiler.allocate import allocate, lifetimes
+from emberline.compiler.compile import plan_places
 from emberline.compiler.division import divide_by
 from emberline.compiler.loops import Token, fold
 from emberline.compiler.lower import lower
-from emberline.compiler.placement import place
 from emberline.compiler.rounding import plan_scaling, sum_range
 from emberline.compiler.rows import Layout, Parameters, Role, Schedule
-from emberline.compiler.steps import plan_steps
 from emberline.compiler.weights import Kernel, fold_parameters, pack_parameters, plan_runs
 from emberline.errors import CompileError
 from emberline.model.graph import Convolution, Graph
@@ -34,8 +33,7 @@ LIMITS = Limits(
 
 
 def schedule_of(graph: Graph, architecture: Architecture = MACHINE) -> Schedule:
-    steps, parts, copies = plan_steps(graph)
-    return lower(graph, steps, place(graph, steps, parts, copies, architecture), architecture)
+    return lower(graph, *plan_places(graph, architecture), architecture)
 
 
 # --- division

@@ -95,6 +95,14 @@ def test_frame_needs_no_whole_ring_for_a_strided_convolution() -> None:
     assert program.listing()[0].fields["ring_rows"] < 13
 
 
+def _bypass(net: Network, first: int, second: int) -> str:
+    """A fire module with a bypass around it, and a reader."""
+    x = net.concatenate([net.convolution("input", first, (1, 1)), net.convolution("input", second, (1, 1))])
+    y = net.convolution(x, 6, (1, 1))
+    expanded = [net.convolution(y, first, (1, 1)), net.convolution(y, second, (3, 3), padding=same(3))]
+    return net.convolution(net.add(x, net.concatenate(expanded)), 5, (2, 2))
+
+
 CASES = {
     "fully connected from the frame": lambda n: n.convolution("input", 10, (6, 7)),
     "window wider than the padding": lambda n: n.convolution("input", 5, (1, 3), padding=Padding(0, 0, 2, 2)),
@@ -131,6 +139,12 @@ CASES = {
     ),
     "sum into a concatenation": lambda n: n.concatenate(
         [a := n.convolution("input", 6, (1, 1)), n.add(a, n.convolution(a, 6, (1, 1)))]
+    ),
+    "sum of a concatenation": lambda n: _bypass(n, 16, 16),
+    "sum of a concatenation and a map with holes": lambda n: _bypass(n, 5, 7),
+    "sum of an unaligned concatenation": lambda n: n.add(
+        n.concatenate([n.convolution("input", 5, (1, 1)), n.convolution("input", 7, (1, 1))]),
+        n.convolution("input", 12, (1, 1), multiplier=0),
     ),
     "pad": lambda n: n.pad(n.convolution("input", 6, (1, 1)), Padding(1, 2, 3, 0)),
     "pad of the input": lambda n: n.convolution(n.pad("input", Padding(0, 1, 1, 0)), 4),

@@ -12,7 +12,7 @@ from emberline.compiler.allocate import allocate
 from emberline.compiler.checks import check_graph, kib, refuse
 from emberline.compiler.emit import Emission, emit
 from emberline.compiler.lower import lower
-from emberline.compiler.placement import FramePacking, Places, place
+from emberline.compiler.placement import FramePacking, MisalignedSumError, Places, place
 from emberline.compiler.rows import Role, Schedule
 from emberline.compiler.steps import Step, plan_steps
 from emberline.compiler.weights import WeightImage
@@ -35,8 +35,7 @@ def compile_graph(
     Raises ``CompileError``, naming the layer and the reason, for what the machine cannot do or hold.
     """
     check_graph(graph, architecture)
-    steps, parts, copies = plan_steps(graph)
-    places = place(graph, steps, parts, copies, architecture)
+    steps, places = plan_places(graph, architecture)
     schedule = lower(graph, steps, places, architecture)
     image, weight_bytes = pack_weights(schedule, architecture)
     allocate(schedule, architecture)
@@ -60,6 +59,17 @@ def compile_graph(
         labels=tuple(labels or ()),
         preprocessing=dict(preprocessing or {}),
     )
+
+
+def plan_places(graph: Graph, architecture: Architecture) -> tuple[list[Step], Places]:
+    """Steps and places; sums are computed in pieces where the pieces begin at whole groups of their residual map."""
+    whole_sums: frozenset[str] = frozenset()
+    while True:
+        plan = plan_steps(graph, whole_sums)
+        try:
+            return plan.steps, place(graph, plan, architecture)
+        except MisalignedSumError as error:
+            whole_sums |= {str(error)}
 
 
 def pack_weights(schedule: Schedule, architecture: Architecture) -> tuple[WeightImage, dict[str, int]]:

@@ -246,8 +246,8 @@ def _addition(graph: Graph, step: Step) -> Addition | None:
     layer, maps = step.addition, graph.feature_maps
     operand, other = step.operand, 1 - step.operand
     return Addition(
-        residual_zero=maps[step.residual].quantisation.zero_point,
-        sum_zero=maps[step.target].quantisation.zero_point,
+        residual_zero=maps[layer.inputs[other]].quantisation.zero_point,
+        sum_zero=maps[layer.output].quantisation.zero_point,
         sum_min=layer.activation_min,
         sum_max=layer.activation_max,
         result_multiplier=layer.input_multipliers[operand],

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emberline.arch.architecture import Architecture
-from emberline.compiler.checks import refuse
 from emberline.compiler.rows import Layout, Placement, Role, Storage
-from emberline.compiler.steps import Part, Step
-from emberline.model.graph import Add, AveragePool, Concatenation, Convolution, Graph, Pad
+from emberline.compiler.steps import Plan, Step
+from emberline.model.graph import Convolution, Graph
 
 
 @dataclass(frozen=True)
@@ -64,148 +63,141 @@ def pack_input(graph: Graph, steps: list[Step], architecture: Architecture) -> F
     return FramePacking(lanes, columns, 1, 0, 1, columns, x.channels)
 
 
-def place(
-    graph: Graph, steps: list[Step], parts: dict[str, Part], copies: dict[str, str], architecture: Architecture
-) -> Places:
-    """Layouts first, producers before readers; then storages."""
-    packing = pack_input(graph, steps, architecture)
-    layouts = _layouts(graph, steps, parts, copies, packing, architecture)
+class MisalignedSumError(Exception):
+    """The pieces of a sum, named by its layer, do not begin at whole groups of the residual map."""
+
+
+def place(graph: Graph, plan: Plan, architecture: Architecture) -> Places:
+    """Layouts first, producers before readers; then storages. May raise ``MisalignedSumError``."""
+    packing = pack_input(graph, plan.steps, architecture)
+    layouts = _Layouts(graph, plan, packing, architecture)
     x = graph.feature_maps[graph.inputs[0]]
     words = -(-x.channels // architecture.lanes_in)
     frame = Storage(x.name, Role.FRAME, x.height, packing.stored_columns // words, words, ring_rows=2 * x.height)
-    builder = _Builder(graph, steps, parts, copies, layouts, architecture)
-    builder.placements[x.name] = Placement(frame, 0, layouts[x.name])
+    builder = _Builder(graph, plan, layouts, architecture)
+    builder.placements[x.name] = Placement(frame, 0, layouts.of(x.name))
     builder.build()
     return Places(packing, frame, builder.storages, builder.placements)
 
 
-def _frame_layout(packing: FramePacking, architecture: Architecture) -> Layout:
-    """Channels in the top lanes; whole words as they are. With a window: of the newest pixel."""
-    if packing.map_channels > architecture.lanes_in:
-        return Layout.dense(packing.map_channels, architecture.lanes_out)
-    first = architecture.lanes_in - packing.channels
-    return Layout(tuple(range(first, architecture.lanes_in)), architecture.groups_per_word)
+class _Layouts:
+    """The layout of every map, found when it is asked for, from what the map is made of."""
 
+    def __init__(self, graph: Graph, plan: Plan, packing: FramePacking, architecture: Architecture) -> None:
+        self.graph, self.plan, self.architecture = graph, plan, architecture
+        self.frame = graph.inputs[0]
+        self.steps = {step.target: step for step in plan.steps}
+        self._found = {self.frame: self._frame_layout(packing)}
 
-def _layouts(
-    graph: Graph,
-    steps: list[Step],
-    parts: dict[str, Part],
-    copies: dict[str, str],
-    packing: FramePacking,
-    architecture: Architecture,
-) -> dict[str, Layout]:
-    lanes_out = architecture.lanes_out
-    frame = graph.inputs[0]
-    layouts = {frame: _frame_layout(packing, architecture)}
-    by_target = {step.target: step for step in steps}
+    def of(self, name: str) -> Layout:
+        if name not in self._found:
+            self._found[name] = self._derive(name)
+        return self._found[name]
 
-    def layout_of(name: str) -> Layout:
-        if name in layouts:
-            return layouts[name]
-        producer = graph.producer(name)
-        if isinstance(producer, Concatenation):
-            layouts[name] = _concatenated([layout_of(part) for part in part_names(producer, parts)], lanes_out)
-            return layouts[name]
-        step = by_target[name]
+    def view(self, name: str) -> tuple[int, Layout]:
+        """A view's first group within its map, and its layout from there."""
+        view, lanes_out = self.plan.views[name], self.architecture.lanes_out
+        positions = self.of(view.whole).positions
+        inside = positions[view.first : view.end]
+        first, last = min(inside) // lanes_out, max(inside) // lanes_out
+        if any(first <= position // lanes_out <= last for position in set(positions) - set(inside)):
+            raise MisalignedSumError(
+                next(step.addition.name for step in self.plan.steps if step.residual == name and step.addition)
+            )
+        return first, Layout(tuple(position - first * lanes_out for position in inside), last - first + 1)
+
+    def _derive(self, name: str) -> Layout:
+        if name in self.plan.views:
+            return self.view(name)[1]
+        if name in self.plan.members:
+            return self._concatenated([self.of(member) for member in self.plan.members[name]])
+        step = self.steps[name]
         if step.residual is not None:
-            layouts[name] = layout_of(step.residual)
-        elif step.source != frame and isinstance(step.layer, AveragePool | Pad | Concatenation | Add):
-            layouts[name] = layout_of(step.source)
-        else:
-            channels = graph.feature_maps[copies.get(name, name)].channels
-            layouts[name] = Layout.dense(channels, lanes_out)
-        return layouts[name]
+            return self.of(step.residual)
+        if step.source != self.frame and not isinstance(step.layer, Convolution):
+            return self.of(step.source)
+        channels = self.graph.feature_maps[self.plan.copies.get(name, name)].channels
+        return Layout.dense(channels, self.architecture.lanes_out)
 
-    for layer in graph.layers:
-        if layer.output in by_target or isinstance(layer, Concatenation):
-            layout_of(layer.output)
-    return layouts
+    def _frame_layout(self, packing: FramePacking) -> Layout:
+        """Channels in the top lanes; whole words as they are. With a window: of the newest pixel."""
+        if packing.map_channels > self.architecture.lanes_in:
+            return Layout.dense(packing.map_channels, self.architecture.lanes_out)
+        first = self.architecture.lanes_in - packing.channels
+        return Layout(tuple(range(first, self.architecture.lanes_in)), self.architecture.groups_per_word)
 
-
-def part_names(layer: Concatenation, parts: dict[str, Part]) -> list[str]:
-    """The maps that make up a concatenation: its inputs, or their copies."""
-    names = []
-    for index, name in enumerate(layer.inputs):
-        copy = f"{layer.name}[{index}]"
-        names.append(copy if copy in parts else name)
-    return names
-
-
-def _concatenated(layouts: list[Layout], lanes_out: int) -> Layout:
-    positions: list[int] = []
-    groups = 0
-    for layout in layouts:
-        positions += [groups * lanes_out + position for position in layout.positions]
-        groups += layout.groups
-    return Layout(tuple(positions), groups)
+    def _concatenated(self, layouts: list[Layout]) -> Layout:
+        positions: list[int] = []
+        groups = 0
+        for layout in layouts:
+            positions += [groups * self.architecture.lanes_out + position for position in layout.positions]
+            groups += layout.groups
+        return Layout(tuple(positions), groups)
 
 
 class _Builder:
     """Gives out storages; ``placements`` grows from whole concatenations to their parts, and along the steps."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        steps: list[Step],
-        parts: dict[str, Part],
-        copies: dict[str, str],
-        layouts: dict[str, Layout],
-        architecture: Architecture,
-    ) -> None:
-        self.graph, self.steps, self.parts, self.copies = graph, steps, parts, copies
-        self.layouts, self.architecture = layouts, architecture
+    def __init__(self, graph: Graph, plan: Plan, layouts: _Layouts, architecture: Architecture) -> None:
+        self.graph, self.plan, self.layouts, self.architecture = graph, plan, layouts, architecture
         self.placements: dict[str, Placement] = {}
         self.storages: list[Storage] = []
-        self.outermost = {name: self._outermost(name) for name in layouts}
-        self.results = {self.outermost[name] for name in graph.accelerator_outputs}
-        self.last_read = {}
-        for index, step in enumerate(steps):
+        self.inside = {member: whole for whole, members in plan.members.items() for member in members}
+        self.inside |= {name: view.whole for name, view in plan.views.items()}
+        self.results = {self._outermost(name) for name in graph.accelerator_outputs}
+        self.last_read: dict[str, int] = {}
+        for index, step in enumerate(plan.steps):
             for name in step.reads:
-                self.last_read[self.outermost[name]] = index
+                self.last_read[self._outermost(name)] = index
 
     def _outermost(self, name: str) -> str:
-        while name in self.parts:
-            name = self.parts[name].whole
+        while name in self.inside:
+            name = self.inside[name]
         return name
 
     def build(self) -> None:
-        for index, step in enumerate(self.steps):
+        for index, step in enumerate(self.plan.steps):
+            if step.residual in self.plan.views:
+                view = self.plan.views[step.residual]
+                place, (first, layout) = self.placements[view.whole], self.layouts.view(step.residual)
+                self.placements[step.residual] = Placement(place.storage, place.group_offset + first, layout)
             if step.target not in self.placements:
-                whole = self.outermost[step.target]
-                if whole == step.target and self._can_take_residual(index, step):
-                    assert step.residual is not None
-                    self.placements[step.target] = self.placements[step.residual]
-                elif whole not in self.placements:
-                    self.placements[whole] = Placement(self._new_storage(whole), 0, self.layouts[whole])
-                    self._place_parts(whole)
+                whole = self._outermost(step.target)
+                residual = self._replaceable_residual(index, whole)
+                if residual is not None:
+                    self.placements[whole] = self.placements[residual]
+                else:
+                    self.placements[whole] = Placement(self._new_storage(whole), 0, self.layouts.of(whole))
+                self._place_members(whole)
 
-    def _can_take_residual(self, index: int, step: Step) -> bool:
-        """Whether the sum may overwrite its residual operand, pixel by pixel."""
-        if step.residual is None or step.target in self.results or step.residual in self.parts:
-            return False
-        place, source = self.placements[step.residual], self.placements[step.source]
-        residents = {name for name, other in self.placements.items() if other.storage is place.storage}
-        dead = all(self.last_read.get(self.outermost[name], index) <= index for name in residents)
-        return dead and place.storage.role is Role.MAP and source.storage is not place.storage
+    def _replaceable_residual(self, index: int, whole: str) -> str | None:
+        """The residual operand of the sum ``whole`` if the sum may overwrite it, pixel by pixel."""
+        pieces = [step for step in self.plan.steps if step.addition is not None and step.addition.output == whole]
+        if not pieces or pieces[0].residual is None or whole in self.results:
+            return None
+        name = pieces[0].residual
+        residual = self.plan.views[name].whole if name in self.plan.views else name
+        if self._outermost(residual) != residual or self.layouts.of(residual) != self.layouts.of(whole):
+            return None
+        storage = self.placements[residual].storage
+        last = index + len(pieces) - 1
+        residents = {name for name, place in self.placements.items() if place.storage is storage}
+        dead = all(self.last_read.get(self._outermost(name), last) <= last for name in residents)
+        apart = all(self.placements[step.source].storage is not storage for step in pieces)
+        return residual if dead and apart and storage.role is Role.MAP else None
 
     def _new_storage(self, name: str) -> Storage:
         x = self.graph.feature_maps[name]
-        words = -(-self.layouts[name].groups // self.architecture.groups_per_word)
+        words = -(-self.layouts.of(name).groups // self.architecture.groups_per_word)
         role = Role.RESULT if name in self.results else Role.MAP
         self.storages.append(Storage(name, role, x.height, x.width, words, ring_rows=x.height))
         return self.storages[-1]
 
-    def _place_parts(self, whole: str) -> None:
+    def _place_members(self, whole: str) -> None:
         """The parts of a concatenation, and their parts, one behind the other."""
-        producer = self.graph.producer(whole)
-        if not isinstance(producer, Concatenation):
-            return
         place = self.placements[whole]
         offset = place.group_offset
-        for name in part_names(producer, self.parts):
-            if name not in self.parts or self.parts[name].whole != whole:
-                raise refuse(producer, f"input '{name}' cannot be placed")
-            self.placements[name] = Placement(place.storage, offset, self.layouts[name])
-            offset += self.layouts[name].groups
-            self._place_parts(name)
+        for name in self.plan.members.get(whole, ()):
+            self.placements[name] = Placement(place.storage, offset, self.layouts.of(name))
+            offset += self.layouts.of(name).groups
+            self._place_members(name)

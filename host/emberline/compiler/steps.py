@@ -51,53 +51,121 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A map that lies inside a concatenation's pixels: the ``index``-th of ``whole``'s parts."""
+class View:
+    """Channels ``first`` to ``end`` of the map ``whole``."""
 
     whole: str
-    index: int
+    first: int
+    end: int
 
 
-def plan_steps(graph: Graph) -> tuple[list[Step], dict[str, Part], dict[str, str]]:
-    """The steps, the maps that are parts of concatenations, and the maps that copies were made of.
+@dataclass(frozen=True)
+class Plan:
+    """What is computed, and which maps lie inside others.
 
-    A copy's name is ``concatenation layer[index]``; the third result gives the map that it repeats.
+    Parameters:
+        steps: in execution order.
+        members: maps that consist of others, side by side in their pixels: concatenations, and sums that are computed
+            in pieces.
+        copies: maps that repeat another one, because it could not be placed in a second concatenation.
+        views: names for some channels of a map.
     """
-    parts, copies = _place_parts(graph)
-    fusions = {addition.name: producer for addition, producer in _fusions(graph)}
-    fused = {producer.name for producer in fusions.values()}
-    steps: list[Step] = []
-    for layer in graph.layers:
-        match layer:
-            case Concatenation():
-                for index, source in enumerate(layer.inputs):
-                    copy = f"{layer.name}[{index}]"
-                    if copies.get(copy) == source:
-                        steps.append(Step(layer, source, copy, copy))
-            case Add():
-                steps.append(_addition_step(graph, layer, fusions.get(layer.name)))
-            case Convolution() | AveragePool() | Pad() if layer.name not in fused:
-                steps.append(Step(layer, layer.inputs[0], layer.output, layer.output))
-    return steps, parts, copies
+
+    steps: list[Step]
+    members: dict[str, tuple[str, ...]]
+    copies: dict[str, str]
+    views: dict[str, View]
 
 
-def _place_parts(graph: Graph) -> tuple[dict[str, Part], dict[str, str]]:
-    """Each map becomes part of one concatenation at most, and once; the frame of none. The rest is copied."""
-    parts: dict[str, Part] = {}
-    copies: dict[str, str] = {}
-    for layer in graph.layers:
-        if isinstance(layer, Concatenation):
-            for index, name in enumerate(layer.inputs):
-                if name in parts or name in graph.inputs:
-                    copy = f"{layer.name}[{index}]"
-                    copies[copy] = name
-                    name = copy
-                parts[name] = Part(layer.output, index)
-    return parts, copies
+def plan_steps(graph: Graph, whole_sums: frozenset[str] = frozenset()) -> Plan:
+    """The steps of a graph; the additions in ``whole_sums`` are not computed in pieces."""
+    return _Planner(graph, whole_sums).plan()
 
 
-def _fusions(graph: Graph) -> list[tuple[Add, Convolution]]:
-    """The additions that are computed behind a convolution, with it.
+class _Planner:
+    def __init__(self, graph: Graph, whole_sums: frozenset[str]) -> None:
+        self.graph = graph
+        self.fusions = _fusions(graph)
+        self.pieces = {
+            layer.name: parts
+            for layer in graph.layers
+            if isinstance(layer, Add) and layer.name not in self.fusions and layer.name not in whole_sums
+            if (parts := _sum_in_pieces(graph, layer)) is not None
+        }
+        self.result = Plan([], {}, {}, {})
+
+    def plan(self) -> Plan:
+        fused = {producer.name for producer in self.fusions.values()}
+        fused |= {convolution.name for parts in self.pieces.values() for convolution in parts.convolutions}
+        divided = {parts.concatenation.name for parts in self.pieces.values()}
+        placed: set[str] = set(self.graph.inputs)
+        for layer in self.graph.layers:
+            match layer:
+                case Concatenation() if layer.name not in divided:
+                    self._concatenate(layer, placed)
+                case Add() if layer.name in self.pieces:
+                    self._add_in_pieces(layer, self.pieces[layer.name])
+                case Add():
+                    self.result.steps.append(_addition_step(self.graph, layer, self.fusions.get(layer.name)))
+                case Convolution() | AveragePool() | Pad() if layer.name not in fused:
+                    self.result.steps.append(Step(layer, layer.inputs[0], layer.output, layer.output))
+        return self.result
+
+    def _concatenate(self, layer: Concatenation, placed: set[str]) -> None:
+        """Each map becomes part of one concatenation at most, and once; the frame of none. The rest is copied."""
+        members = []
+        for index, name in enumerate(layer.inputs):
+            if name in placed:
+                copy = f"{layer.name}[{index}]"
+                self.result.copies[copy] = name
+                self.result.steps.append(Step(layer, name, copy, copy))
+                name = copy
+            placed.add(name)
+            members.append(name)
+        self.result.members[layer.output] = tuple(members)
+
+    def _add_in_pieces(self, layer: Add, pieces: _Pieces) -> None:
+        """``concatenation(a, b) + r`` as the concatenation of ``a + r's first channels`` and ``b + r's others``."""
+        operand = layer.inputs.index(pieces.concatenation.output)
+        residual, first = layer.inputs[1 - operand], 0
+        members = []
+        for convolution in pieces.convolutions:
+            end = first + convolution.output_channels
+            view, target = f"{residual}[{first}:{end}]", f"{layer.output}[{first}:{end}]"
+            self.result.views[view] = View(residual, first, end)
+            step = Step(convolution, convolution.inputs[0], target, convolution.output, layer, view, operand)
+            self.result.steps.append(step)
+            members.append(target)
+            first = end
+        self.result.members[layer.output] = tuple(members)
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """A concatenation whose only reader is an addition, and the convolutions whose only reader it is."""
+
+    concatenation: Concatenation
+    convolutions: tuple[Convolution, ...]
+
+
+def _sum_in_pieces(graph: Graph, layer: Add) -> _Pieces | None:
+    for name in layer.inputs:
+        whole, other = graph.producer(name), layer.inputs[1 - layer.inputs.index(name)]
+        if isinstance(whole, Concatenation) and _has_one_reader(graph, name) and other not in (name, *graph.inputs):
+            producers = [graph.producer(part) for part in whole.inputs]
+            convolutions = tuple(each for each in producers if isinstance(each, Convolution))
+            alone = all(_has_one_reader(graph, part) for part in whole.inputs)
+            if alone and len(convolutions) == len(whole.inputs) == len(set(whole.inputs)):
+                return _Pieces(whole, convolutions)
+    return None
+
+
+def _has_one_reader(graph: Graph, name: str) -> bool:
+    return len(graph.consumers(name)) == 1 and name not in graph.outputs
+
+
+def _fusions(graph: Graph) -> dict[str, Convolution]:
+    """By the additions' names the convolutions that they are computed behind.
 
     Of two candidates the one with more taps: an addition takes a pixel's group ``lanes_out`` cycles, which only cost
     time where there are fewer taps. Of equal ones the later.
@@ -109,15 +177,15 @@ def _fusions(graph: Graph) -> list[tuple[Add, Convolution]]:
         taps = producer.weights[0].size if isinstance(producer, Convolution) else 0
         return -taps, -position.get(name, -1)
 
-    found = []
+    found: dict[str, Convolution] = {}
     for layer in graph.layers:
         if isinstance(layer, Add):
             for name in sorted(set(layer.inputs), key=preference):
                 producer, other = graph.producer(name), layer.inputs[1 - layer.inputs.index(name)]
-                alone = graph.consumers(name) == (layer,) and name not in graph.outputs
-                if isinstance(producer, Convolution) and alone and other != name and other not in graph.inputs:
-                    found.append((layer, producer))
-                    break
+                if isinstance(producer, Convolution) and _has_one_reader(graph, name):
+                    if other not in (name, *graph.inputs):
+                        found[layer.name] = producer
+                        break
     return found
 
 
