@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from command_line import invoke
 
 from emberline.cli import demo, photographs, toolchain
 from emberline.cli.engines import FrameResult
@@ -73,3 +74,27 @@ def test_problems_are_differing_outputs_and_unpredicted_cycles() -> None:
     first, second = demo.find_problems([right, slow, wrong], "rtl")
     assert "8 cycles, 7 predicted" in first
     assert "RTL ≠ numpy" in second
+
+
+def test_demo_on_the_emulator_ends_well(capfd: pytest.CaptureFixture[str]) -> None:
+    finished = invoke(capfd, "demo", "--on", "emulator", "--limit", 3)
+    assert finished.status == 0
+    assert "3 photographs on emulator" in finished.out
+    assert "Chelsea the cat" in finished.out
+    assert "are equal" in finished.out
+
+
+def test_demo_fails_when_a_way_differs(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_everywhere(
+        network: object, arch: str, names: list[str], frames: np.ndarray
+    ) -> dict[str, list[FrameResult]]:
+        scores = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+        return {
+            "emulator": [result(*scores, cycles=1) for _ in frames],
+            "model": [result(*reversed(scores)) for _ in frames],
+        }
+
+    monkeypatch.setattr(demo, "run_everywhere", run_everywhere)
+    finished = invoke(capfd, "demo", "--limit", 1)
+    assert finished.status == 1
+    assert "DIFFERENT: Chelsea the cat: emulator ≠ numpy" in finished.out
