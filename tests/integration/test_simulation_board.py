@@ -13,7 +13,7 @@ import pytest
 
 from emberline.errors import SimulationError
 from emberline.simulation import board as board_module
-from emberline.simulation.board import SimulatedBoard, simulate_architecture
+from emberline.simulation.board import SimulatedBoard
 from emberline.simulation.loopback import ByteLoopback, PinLoopback
 
 UART_DIVISOR = 5
@@ -142,22 +142,6 @@ def test_uart_pins_carry_bytes():
         board.stall(to_board=0.9, burst_log2=5)
         board.write(data[:50])
         assert board.read(50) == data[:50]
-
-
-def test_an_architecture_goes_through_its_top_level():
-    made = []
-
-    def top(architecture, uart_divisor=None):
-        made.append((architecture, uart_divisor))
-        return PinLoopback() if uart_divisor else ByteLoopback(offset=1)
-
-    with simulate_architecture("4x4", top=top) as board:
-        board.write(b"a")
-        assert board.read(1) == b"b"
-    with simulate_architecture("4x4", link="uart", uart_divisor=UART_DIVISOR, top=top) as board:
-        board.write(b"a")
-        assert board.read(1) == b"a"
-    assert made == [("4x4", None), ("4x4", UART_DIVISOR)]
 
 
 def test_a_simulator_that_dies_is_an_error_with_its_log():

@@ -6,10 +6,9 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from emberline.errors import SimulationError
 from emberline.simulation.board_server import INPUT, OUTPUT, SOCKET_VARIABLE
@@ -20,6 +19,8 @@ from emberline.simulation.process import log_tail, start_simulator, stop_simulat
 
 if TYPE_CHECKING:
     from amaranth.lib import wiring
+
+    from emberline.arch.architecture import Architecture
 
 Link = Literal["bytes", "uart"]
 
@@ -202,7 +203,7 @@ class SimulatedBoard:
             if header.get("done", True):
                 return int(header.get("waiting", 0))
 
-    def _fail(self, what: str) -> None:
+    def _fail(self, what: str) -> NoReturn:
         assert self._folder is not None
         stop_simulator(self._process, _CLOSE_S)
         status = f"after cycle {self._cycle}, exit status {self._process.returncode}"
@@ -210,19 +211,19 @@ class SimulatedBoard:
         raise SimulationError(self._failure)
 
 
-def simulate_architecture(
-    architecture: Any, *, link: Link = "bytes", top: Callable[..., wiring.Component] | None = None, **options: Any
-) -> SimulatedBoard:
-    """The simulated board of an architecture.
+def simulate_architecture(architecture: Architecture, *, link: Link = "bytes", **options: Any) -> SimulatedBoard:
+    """The simulated board of an architecture: its accelerator and host link, with its clock.
 
     Parameters:
-        top: makes the component; by default ``emberline.gateware.board.SimulationTop``. It is called with the
-            architecture, and with ``uart_divisor`` when the link is ``"uart"``.
+        link: ``"bytes"`` simulates the packets only, ``"uart"`` the serial line at the architecture's rate as well,
+            which takes ten bit times for every byte.
         options: passed on to ``SimulatedBoard``.
     """
-    if top is None:
-        from emberline.gateware.board import SimulationTop
+    from emberline.gateware.board import SimulationTop, UartTop
+    from emberline.gateware.link.uart import divisor
 
-        top = SimulationTop
-    divisor = {"uart_divisor": options.setdefault("uart_divisor", 8)} if link == "uart" else {}
-    return SimulatedBoard(top(architecture, **divisor), link=link, **options)
+    options.setdefault("clock_hz", architecture.clock_hz)
+    if link == "uart":
+        bit_cycles = divisor(architecture.clock_hz, architecture.uart_baud)
+        return SimulatedBoard(UartTop(architecture), link=link, uart_divisor=bit_cycles, **options)
+    return SimulatedBoard(SimulationTop(architecture), link=link, **options)

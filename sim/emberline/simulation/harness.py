@@ -36,9 +36,9 @@ class _Source:
     def __init__(self, dut: Any, channel: Channel) -> None:
         self.channel = channel
         self.queue: deque[bytes] = deque()
-        self._ring = getattr(dut, f"{channel.name}_ring")
-        self._limit = getattr(dut, f"{channel.name}_limit")
-        self._refill = getattr(dut, f"{channel.name}_refill")
+        self._ring = getattr(dut, f"host_{channel.name}_ring")
+        self._limit = getattr(dut, f"host_{channel.name}_limit")
+        self._refill = getattr(dut, f"host_{channel.name}_refill")
         self._taken = getattr(dut, f"{channel.name}_taken")
         self._loaded = 0
         self._bytes = bytearray()
@@ -93,8 +93,8 @@ class _Sink:
         self.channel = channel
         self._bytes = bytearray()
         self._ring = getattr(dut, f"{channel.name}_ring")
-        self._base = getattr(dut, f"{channel.name}_base")
-        self._target = getattr(dut, f"{channel.name}_target")
+        self._base = getattr(dut, f"host_{channel.name}_base")
+        self._target = getattr(dut, f"host_{channel.name}_target")
         self._given = getattr(dut, f"{channel.name}_given")
         self._broken = getattr(dut, f"{channel.name}_broken")
         self._drained = 0
@@ -109,7 +109,6 @@ class _Sink:
     def drain(self) -> None:
         channel = self.channel
         if _read(self._broken):
-            self._broken.value = 0
             raise StreamRuleError(f"stream '{channel.name}' changed or withdrew an item before it was taken")
         given = _read(self._given)
         count = (given - self._drained) % (1 << 32)
@@ -148,7 +147,7 @@ class Bench:
         self._sources = {channel.name: _Source(dut, channel) for channel in self.plan.sources}
         self._sinks = {channel.name: _Sink(dut, channel) for channel in self.plan.sinks}
         self._widths = {port.name: port.width for port in (*self.plan.inputs, *self.plan.outputs)}
-        self._inputs = {port.name: getattr(dut, f"in_{port.name}") for port in self.plan.inputs}
+        self._inputs = {port.name: getattr(dut, f"host_in_{port.name}") for port in self.plan.inputs}
         self._outputs = {port.name: getattr(dut, f"out_{port.name}") for port in self.plan.outputs}
         self._watched: list[str] = []
         self._requests = 0
@@ -158,7 +157,7 @@ class Bench:
         return _read(self.dut.cycle)
 
     def set(self, name: str, value: int) -> None:
-        """Drive an input; it keeps the value."""
+        """Drive an input from the next run on; it keeps the value."""
         width = self._widths[name]
         self._inputs[name].value = value & ((1 << width) - 1)
 
@@ -176,15 +175,15 @@ class Bench:
             raise ValueError(f"stall density must be 0 to 1 and burst_log2 0 to 15, not {density} and {burst_log2}")
         if name not in self._sources and name not in self._sinks:
             raise ValueError(f"there is no stream '{name}', only {[*self._sources, *self._sinks]}")
-        getattr(self.dut, f"{name}_stall").value = round(density * 256)
-        getattr(self.dut, f"{name}_stall_seed").value = seed & 0xFFFFFFFF
-        getattr(self.dut, f"{name}_stall_shift").value = burst_log2
+        getattr(self.dut, f"host_{name}_stall").value = round(density * 256)
+        getattr(self.dut, f"host_{name}_stall_seed").value = seed & 0xFFFFFFFF
+        getattr(self.dut, f"host_{name}_stall_shift").value = burst_log2
 
     async def reset(self, cycles: int = 2) -> None:
         """Hold the component's reset for some cycles. Call it with empty queues."""
-        self.dut.rst.value = 1
+        self.dut.host_rst.value = 1
         await self.run(cycles)
-        self.dut.rst.value = 0
+        self.dut.host_rst.value = 0
 
     def send(self, name: str, items: bytes | Iterable[int | tuple[int, ...]]) -> None:
         """Queue items for a source: bytes, integers, or tuples with one integer per field. Costs no cycle."""
@@ -256,16 +255,16 @@ class Bench:
 
     def _watch(self, outputs: Mapping[str, int]) -> None:
         for name in self._watched:
-            getattr(self.dut, f"watch_{name}").value = 0
+            getattr(self.dut, f"host_watch_{name}").value = 0
         for name, value in outputs.items():
-            getattr(self.dut, f"watch_{name}").value = 1
-            getattr(self.dut, f"watch_{name}_value").value = value & ((1 << self._widths[name]) - 1)
+            getattr(self.dut, f"host_watch_{name}").value = 1
+            getattr(self.dut, f"host_watch_{name}_value").value = value & ((1 << self._widths[name]) - 1)
         self._watched = list(outputs)
 
     async def _clock_until(self, end: int) -> None:
-        self.dut.deadline.value = end
+        self.dut.host_deadline.value = end
         self._requests = (self._requests + 1) % (1 << 32)
-        self.dut.request.value = self._requests
+        self.dut.host_request.value = self._requests
         await self.dut.served.value_change
 
     def report(self, result: Any) -> None:

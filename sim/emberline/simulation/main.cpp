@@ -1,9 +1,10 @@
 // Main program of a simulated bench: runs the clock at full speed while the bench asks for it, and serves VPI (that is,
 // Python) only while the bench stands still.
 //
-// The bench has one input, `clk`, and one output, `running`. Python starts the clock by writing the bench's registers;
-// the bench lowers `running` by itself when its stop condition holds. Between the two no callback is looked at: that is
-// what makes a cycle cost two evaluations of the model and nothing else.
+// The bench has two inputs, `clk` and `load`, and one output, `running`. Python raises `running` by writing the bench's
+// registers, which take effect with a pulse on `load`; the bench lowers it by itself when its stop condition holds.
+// Between the two no callback is looked at: that is what makes a cycle cost two evaluations of the model and nothing
+// else.
 
 #include <algorithm>
 #include <cstdint>
@@ -80,6 +81,9 @@ private:
     bool advance() {
         const uint64_t deadline = VerilatedVpi::cbNextDeadline();
         if (m_top->running) {
+            m_top->load = 1;
+            m_top->eval();
+            m_top->load = 0;
             do {
                 half_cycle(1);
                 half_cycle(0);

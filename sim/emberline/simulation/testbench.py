@@ -25,14 +25,14 @@ _STALL_FINALISER = "32'h85EBCA6B"
 def generate_bench(plan: Plan, verilog: str) -> str:
     """Write the Verilog of the bench module ``bench`` around the module ``dut`` in ``verilog``."""
     lines = [
-        "// Generated. The clock comes from the main program, which runs it while `running` is 1.",
-        "module bench(input clk, output running);",
-        "  reg rst = 1'b1;",
-        "  reg [31:0] request = 0;",
+        "// Generated. The main program pulses `load` and then runs the clock while `running` is 1.",
+        "module bench(input clk, input load, output running);",
+        *_host_register("rst", 1, init=1),
+        *_host_register("request", 32),
+        *_host_register("deadline", 64),
         "  reg [31:0] served = 0;",
         "  reg [63:0] cycle = 0;",
-        "  reg [63:0] deadline = 0;",
-        "  assign running = request != served;",
+        "  assign running = host_request != served;",
     ]
     stops = ["cycle + 64'd1 == deadline"]
     domain = re.findall(r"^ +input (clk|rst);", verilog, re.MULTILINE)
@@ -44,7 +44,7 @@ def generate_bench(plan: Plan, verilog: str) -> str:
         lines += _sink(sink, 2 * index + 1)
         stops.append(f"{sink.name}_stop")
     for port in plan.inputs:
-        lines.append(f"  reg [{port.width - 1}:0] in_{port.name} = 0;")
+        lines += _host_register(f"in_{port.name}", port.width)
         connections.append(f".{port.name}(in_{port.name})")
     for port in plan.outputs:
         lines += _watch(port)
@@ -67,20 +67,35 @@ def generate_bench(plan: Plan, verilog: str) -> str:
     return "\n".join(lines) + (_UART_MODULES if plan.uart is not None else "")
 
 
-def public_variables(plan: Plan) -> list[str]:
-    """The bench's variables that Python reads or writes: the only ones that the build makes public."""
-    names = ["rst", "request", "served", "cycle", "deadline"]
+def public_variables(plan: Plan) -> tuple[list[str], list[str]]:
+    """The bench's variables that Python writes and those that it only reads: no others are made public.
+
+    Whatever depends on a variable that may be written from outside is evaluated with every change of the clock. So
+    Python writes registers of its own, and the bench copies them when it starts a run.
+    """
+    written = ["rst", "request", "deadline"]
+    read = ["served", "cycle"]
     for source in plan.sources:
-        names += [f"{source.name}_{part}" for part in ("ring", "limit", "refill", "taken", *_STALL_REGISTERS)]
+        written += [f"{source.name}_{part}" for part in ("ring", "limit", "refill", *_STALL_REGISTERS)]
+        read.append(f"{source.name}_taken")
     for sink in plan.sinks:
-        names += [f"{sink.name}_{part}" for part in ("ring", "base", "target", "given", "broken", *_STALL_REGISTERS)]
-    names += [f"in_{port.name}" for port in plan.inputs]
+        written += [f"{sink.name}_{part}" for part in ("base", "target", *_STALL_REGISTERS)]
+        read += [f"{sink.name}_{part}" for part in ("ring", "given", "broken")]
+    written += [f"in_{port.name}" for port in plan.inputs]
     for port in plan.outputs:
-        names += [f"out_{port.name}", *(f"watch_{port.name}{part}" for part in ("", "_value", "_hit"))]
-    return names + (["uart_errors"] if plan.uart is not None else [])
+        written += [f"watch_{port.name}", f"watch_{port.name}_value"]
+        read += [f"out_{port.name}", f"watch_{port.name}_hit"]
+    return [f"host_{name}" for name in written], read + (["uart_errors"] if plan.uart is not None else [])
 
 
 _STALL_REGISTERS = ("stall", "stall_seed", "stall_shift")
+
+
+def _host_register(name: str, width: int, init: int = 0) -> Iterator[str]:
+    """``host_NAME``, which Python writes, and ``NAME``, its copy since the start of the run."""
+    yield f"  reg [{width - 1}:0] host_{name} = {init};"
+    yield f"  reg [{width - 1}:0] {name} = {init};"
+    yield f"  always @(posedge load) {name} <= host_{name};"
 
 
 def _stall(name: str, salt: int) -> Iterator[str]:
@@ -88,9 +103,9 @@ def _stall(name: str, salt: int) -> Iterator[str]:
 
     A hash of the cycle number and the seed: no state, hence the same pauses however often the bench stood still.
     """
-    yield f"  reg [8:0] {name}_stall = 0;"
-    yield f"  reg [31:0] {name}_stall_seed = 0;"
-    yield f"  reg [3:0] {name}_stall_shift = 0;"
+    yield from _host_register(f"{name}_stall", 9)
+    yield from _host_register(f"{name}_stall_seed", 32)
+    yield from _host_register(f"{name}_stall_shift", 4)
     yield (
         f"  wire [31:0] {name}_hash_a = (cycle[31:0] >> {name}_stall_shift) * {_STALL_MULTIPLIER}"
         f" ^ ({name}_stall_seed + 32'd{salt}) * {_STALL_FINALISER};"
@@ -104,9 +119,9 @@ def _source(source: Channel, salt: int) -> Iterator[str]:
     name, slot_bits, items = source.name, 8 * source.slot_bytes, source.ring_items
     yield f"  // Source {name}: {items} items of {source.width} bits."
     yield from _stall(name, salt)
-    yield f"  reg [{slot_bits * items - 1}:0] {name}_ring = 0;"
-    yield f"  reg [31:0] {name}_limit = 0;  // items that Python has put into the ring so far"
-    yield f"  reg {name}_refill = 0;        // stop when the ring is empty"
+    yield from _host_register(f"{name}_ring", slot_bits * items)
+    yield from _host_register(f"{name}_limit", 32)  # items that Python has put into the ring so far
+    yield from _host_register(f"{name}_refill", 1)  # stop when the ring is empty
     yield f"  reg [31:0] {name}_taken = 0;"
     yield f"  reg {name}_go = 1;"
     yield f"  wire {name}_ready;"
@@ -129,8 +144,8 @@ def _sink(sink: Channel, salt: int) -> Iterator[str]:
     yield f"  // Sink {name}: {items} items of {sink.width} bits."
     yield from _stall(name, salt)
     yield f"  reg [{slot_bits * items - 1}:0] {name}_ring = 0;"
-    yield f"  reg [31:0] {name}_base = 0;    // items that Python has taken out of the ring so far"
-    yield f"  reg [31:0] {name}_target = 0;  // stop when this many items have come"
+    yield from _host_register(f"{name}_base", 32)  # items that Python has taken out of the ring so far
+    yield from _host_register(f"{name}_target", 32)  # stop when this many items have come
     yield f"  reg [31:0] {name}_given = 0;"
     yield f"  reg {name}_broken = 0;"
     yield f"  reg {name}_go = 1;"
@@ -171,8 +186,8 @@ def _connections(channel: Channel) -> Iterator[str]:
 
 def _watch(port: Port) -> Iterator[str]:
     yield f"  wire [{port.width - 1}:0] out_{port.name};"
-    yield f"  reg watch_{port.name} = 0;"
-    yield f"  reg [{port.width - 1}:0] watch_{port.name}_value = 0;"
+    yield from _host_register(f"watch_{port.name}", 1)
+    yield from _host_register(f"watch_{port.name}_value", port.width)
     yield f"  reg watch_{port.name}_hit = 0;"
     yield f"  always @(posedge clk) watch_{port.name}_hit <= watch_{port.name}_stop;"
     yield f"  wire watch_{port.name}_stop = watch_{port.name} & (out_{port.name} == watch_{port.name}_value);"
