@@ -187,6 +187,17 @@ def test_fully_connected_prefers_two_roundings_and_never_mixes() -> None:
     assert mixed.multiplier.min() >= 1 << 30
 
 
+@pytest.mark.parametrize("bits", range(1, 12))
+def test_power_of_two_rounds_half_away(bits: int) -> None:
+    output = Quantisation(1.0, 0)
+    rule = requantisation.fully_connected(1.0, np.array([2.0**-bits], np.float32), output, (-128, 127), 1)
+    assert (rule.multiplier.tolist(), rule.shift.tolist()) == ([(1 << (31 - bits)) + 1], [0])
+    sums = np.arange(-300 << bits, 300 << bits)
+    exact = np.sign(sums) * ((np.abs(sums) + (1 << (bits - 1))) >> bits)
+    actual = numerics.requantise(sums[:, None], rule.multiplier, rule.shift, 0, -128, 127)
+    np.testing.assert_array_equal(actual[:, 0], np.clip(exact, -128, 127))
+
+
 def test_fully_connected_extremes() -> None:
     output = Quantisation(1.0, 0)
     zero = requantisation.fully_connected(1.0, np.array([0.0, 1e-30], np.float32), output, (-128, 127), 2)
