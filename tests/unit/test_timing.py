@@ -14,7 +14,9 @@ def test_latencies_are_the_gatewares(architecture):
     assert timing.sum_latency(architecture) == lane.sum_latency(architecture)
     assert timing.addition_latency(architecture) == residual_adder.latency(architecture.lanes_out)
     for add in (False, True):
-        assert timing.write_latency(architecture, add=add) == accelerator.write_latency(architecture, add=add)
+        for copy in (False, True):
+            ours = accelerator.write_latency(architecture, add=add, copy=copy)
+            assert timing.write_latency(architecture, add=add, copy=copy) == ours
 
 
 def test_idle_covers_every_bottleneck():

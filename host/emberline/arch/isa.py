@@ -27,17 +27,30 @@ from row to row. Pointers keep their value from frame to frame.
                         sums += weights[w] @ word;  w += 0 if hold_weight else 1
             result = clamp(requantise(sums + bias) + target_zero)
             if add: result = residual addition with activation[residual + group + column * residual_pixel_step]
-            activation[target + group + column * target_pixel_step] = result
+            if not pool: activation[target + group + column * target_pixel_step] = result
+        if pool:                                   # maxima along the row take its place
+            for p in range(pool_columns):
+                last = min(pool_first + p * pool_stride, columns - 1)
+                peak = max(results of columns max(0, pool_first + p * pool_stride - pool_window + 1) .. last)
+                if copy: activation[copy_pointer's row + group + p * target_pixel_step] = peak
+                if combine: peak = max(peak, activation[target + group + p * target_pixel_step])
+                activation[target + group + p * target_pixel_step] = peak
+
+Three rows of a 3x3 pool with stride 2: the first stores its maxima, the second combines with them, the third combines
+and copies, which begins the next pooled row.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 from emberline.arch.layout import Field, Layout
 
 POINTER_COUNT = 16
 LOOP_DEPTH = 2
+MAX_POOL_WINDOW = 3
+"""Columns of the widest maximum that is taken on the way into the buffer."""
 ADDRESS_WIDTH = 20
 """Bits of an activation address in groups."""
 
@@ -91,6 +104,7 @@ ROW = Layout(
     (
         _OPCODE,
         Field("add", 1, doc="a residual addition follows the requantisation; the instruction has the ADD fields"),
+        Field("pool", 1, doc="maxima are stored instead of the results; the instruction has the POOL fields"),
         Field("fence", 1, doc="wait until every earlier ROW has written its last group"),
         Field("hold_result", 1, doc="wait until the previous frame's result has been released"),
         Field("hold_weight", 1, doc="every tap uses the group's first weight word (pooling)"),
@@ -147,6 +161,24 @@ ADD = Layout(
 )
 """The words that follow a ROW whose ``add`` is 1."""
 
+POOL = Layout(
+    "POOL",
+    (
+        Field("copy_pointer", 4, doc="pointer to the row that the copy goes to; not the target's"),
+        _address("copy_step", "how far that pointer moves"),
+        _address("copy_start", "first group of the copy's ring"),
+        _address("copy_end", "first group behind the copy's ring"),
+        Field("pool_window", 4, doc="columns of a maximum, 1 to MAX_POOL_WINDOW"),
+        Field("pool_stride", 4, doc="columns from one maximum to the next, at least 1"),
+        Field("pool_first", 4, doc="columns before the last of the first window: window - 1 - left padding"),
+        Field("pool_columns", 12, doc="maxima of a row; only the last may reach beyond it"),
+        Field("combine", 1, doc="the maximum with what the target holds is stored"),
+        Field("copy", 1, doc="the row's own maximum is also stored at the copy pointer's row"),
+    ),
+)
+"""The words that follow a ROW whose ``pool`` is 1; ``add`` and ``pool`` exclude each other. The pointer fields lie
+where ADD has its own. The copy pointer is moved even if ``copy`` is 0."""
+
 LAYOUTS: dict[Opcode, Layout] = {
     Opcode.END: END,
     Opcode.SET: SET,
@@ -157,6 +189,12 @@ LAYOUTS: dict[Opcode, Layout] = {
     Opcode.RESULT: RESULT,
     Opcode.ROW: ROW,
 }
+
+
+def row_word_count(row: Mapping[str, int]) -> int:
+    """Words of a ROW instruction, from its own fields."""
+    return ROW.word_count + (ADD.word_count if row["add"] else POOL.word_count if row["pool"] else 0)
+
 
 PARAMETERS = Layout(
     "PARAMETERS",

@@ -24,6 +24,9 @@ _MULTIPLIER = 3
 _RESCALER = _MULTIPLIER + 5
 _REQUANTISER = 4 + _RESCALER + 2
 _ISSUE_TO_LANE = 2 + 2 + 1
+_POOLER = 1
+_COMBINER = 1
+_WRITER = 1
 
 
 def _log2(value: int) -> int:
@@ -40,21 +43,22 @@ def addition_latency(architecture: Architecture) -> int:
     return 1 + (1 + _MULTIPLIER + 2 + 3) + 1 + _RESCALER + 2 + architecture.lanes_out
 
 
-def write_latency(architecture: Architecture, *, add: bool) -> int:
+def write_latency(architecture: Architecture, *, add: bool = False, copy: bool = False) -> int:
     """Cycles from a ROW's last tap to the write of its last group."""
     lanes = _ISSUE_TO_LANE + architecture.lanes_out - 1
-    results = sum_latency(architecture) + _REQUANTISER + 1
-    return lanes + results + (addition_latency(architecture) if add else 0)
+    results = sum_latency(architecture) + _REQUANTISER + _POOLER
+    return lanes + results + (addition_latency(architecture) if add else _COMBINER) + _WRITER + copy
 
 
-def minimum_idle(architecture: Architecture, taps: int, columns: int, add: bool) -> int:
+def minimum_idle(architecture: Architecture, taps: int, columns: int, add: bool, copy: bool = False) -> int:
     """The least ``idle`` of a ROW with ``taps`` taps in each of ``columns`` pixels.
 
-    Three things need time from pixel to pixel: a requantiser takes ``lanes_out / requantisers`` cycles for a group;
+    Pooled rows that are also copied need two cycles to write a group. Three things need time from pixel to pixel: a requantiser takes ``lanes_out / requantisers`` cycles for a group;
     the residual adder ``lanes_out``; and a group's parameters, loaded every other group into the same registers,
     must outlive the sums on their way (``sum_latency`` cycles for all columns together).
     """
-    pace = max(taps, architecture.lanes_out // architecture.requantisers, architecture.lanes_out if add else 1)
+    shortest = architecture.lanes_out if add else 2 if copy else 1
+    pace = max(taps, architecture.lanes_out // architecture.requantisers, shortest)
     group = sum_latency(architecture) - architecture.parameter_words
     return max(pace, -(-group // columns)) - taps
 
@@ -86,9 +90,8 @@ def predict(architecture: Architecture, words: Sequence[int]) -> FrameTiming:
         if opcode is not Opcode.ROW:
             request += FETCH_CYCLES
             continue
-        add = bool(row["add"])
-        words_count = isa.ROW.word_count + (isa.ADD.word_count if add else 0)
-        ready = request + FETCH_CYCLES + words_count - 1 + (3 if add else 2) + POINTER_CYCLES
+        operands = 3 if row["add"] or row["pool"] else 2
+        ready = request + FETCH_CYCLES + isa.row_word_count(row) - 1 + operands + POINTER_CYCLES
         cleared = written[1] if row["fence"] else written[0]
         taken = max(ready + 1, end, cleared + 2)
         if current is not None:
@@ -96,7 +99,8 @@ def predict(architecture: Architecture, words: Sequence[int]) -> FrameTiming:
             start = taken
         current = address
         end = taken + row_cycles(architecture, row)
-        written = [written[1], end + write_latency(architecture, add=add)]
+        latency = write_latency(architecture, add=bool(row["add"]), copy=bool(row.get("copy", 0)))
+        written = [written[1], end + latency]
         request = taken + 1
     if current is None:
         raise ValueError("the program has no ROW between BEGIN and END")
@@ -116,10 +120,10 @@ def _executed(words: Sequence[int]) -> Iterator[tuple[int, Opcode, dict[str, int
         layout = isa.LAYOUTS[opcode]
         if address not in decoded:
             decoded[address] = layout.unpack(list(words[address : address + layout.word_count]))
+            if opcode is Opcode.ROW and decoded[address]["pool"]:
+                decoded[address] |= isa.POOL.unpack(list(words[address + layout.word_count :][: isa.POOL.word_count]))
         fields = decoded[address]
-        following = address + layout.word_count
-        if opcode is Opcode.ROW and fields["add"]:
-            following += isa.ADD.word_count
+        following = address + (isa.row_word_count(fields) if opcode is Opcode.ROW else layout.word_count)
         if inside:
             yield address, opcode, fields
         if opcode is Opcode.BEGIN:

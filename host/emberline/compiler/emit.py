@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from emberline.arch.architecture import Architecture
@@ -11,13 +10,11 @@ from emberline.arch.listing import encode
 from emberline.arch.timing import minimum_idle
 from emberline.compiler.allocate import plan_frame_rows
 from emberline.compiler.checks import kib, refuse
+from emberline.compiler.hazards import plan_fences
 from emberline.compiler.loops import Token, fold
 from emberline.compiler.placement import FramePacking
 from emberline.compiler.rows import Access, Role, RowOperation, Schedule, Storage
 from emberline.compiler.weights import WeightImage
-
-ROWS_IN_FLIGHT = 2
-"""ROWs before the current one whose results may not have landed."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +209,7 @@ class _Emitter:
         weights, groups = operation.weights, architecture.groups_per_word
         fields = {
             "add": int(operation.addition is not None),
+            "pool": int(operation.pooling is not None),
             "fence": int(operation.fence),
             "hold_result": int(operation.hold_result),
             "hold_weight": int(weights.hold),
@@ -230,13 +228,17 @@ class _Emitter:
         if operation.addition is not None and operation.residual is not None:
             fields |= asdict(operation.addition)
             fields["residual_pixel_step"] = operation.residual.storage.pixel_words * groups
+        if operation.pooling is not None:
+            fields |= asdict(operation.pooling)
         return fields
 
     def _idle(self, operation: RowOperation) -> int:
-        return minimum_idle(self.architecture, operation.taps, operation.columns, operation.addition is not None)
+        copy = operation.pooling is not None and bool(operation.pooling.copy)
+        add = operation.addition is not None
+        return minimum_idle(self.architecture, operation.taps, operation.columns, add, copy)
 
 
-_POINTER_STEPS = ("source_step", "target_step", "residual_step")
+_POINTER_STEPS = ("source_step", "target_step", "residual_step", "copy_step")
 _PLAIN_FIELDS = (
     "wait_rows", "release_rows", "row_words", "pad_words", "pixel_step", "tap_step", "kernel_rows", "kernel_columns",
     "channel_words", "source_zero", "columns", "groups", "target_zero", "clamp_min", "clamp_max",
@@ -244,8 +246,9 @@ _PLAIN_FIELDS = (
 
 
 def _accesses(operation: RowOperation) -> list[tuple[str, Access]]:
-    found = [("source", operation.source), ("target", operation.target)]
-    return found if operation.residual is None else [*found, ("residual", operation.residual)]
+    roles = ("source", "target", "residual", "copy")
+    accesses = (operation.source, operation.target, operation.residual, operation.copy)
+    return [(role, access) for role, access in zip(roles, accesses, strict=True) if access is not None]
 
 
 def plan_waits(schedule: Schedule) -> None:
@@ -262,50 +265,3 @@ def plan_waits(schedule: Schedule) -> None:
         if operation.target.storage.role is Role.RESULT:
             operation.hold_result = True
             break
-
-
-def plan_fences(schedule: Schedule, architecture: Architecture) -> None:
-    """Set ``fence`` where an operation reads what one of the two before it writes, or differs in ``add``."""
-    landed = 0
-    writes: list[tuple[int, int]] = []
-    for index, operation in enumerate(schedule.operations):
-        flying = writes[max(landed, index - ROWS_IN_FLIGHT) :]
-        reads = read_ranges(operation, architecture)
-        operation.fence = any(_overlap(read, write) for read in reads for write in flying)
-        if index and (operation.addition is None) != (schedule.operations[index - 1].addition is None):
-            operation.fence = True
-        if operation.fence:
-            landed = index
-        writes.append(write_range(operation, architecture))
-
-
-def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    return a[0] < b[1] and b[0] < a[1]
-
-
-def write_range(operation: RowOperation, architecture: Architecture) -> tuple[int, int]:
-    """First group and end of what an operation writes, gaps included."""
-    return _pixel_range(operation.target, operation, architecture)
-
-
-def _pixel_range(access: Access, operation: RowOperation, architecture: Architecture) -> tuple[int, int]:
-    storage, groups = access.storage, architecture.groups_per_word
-    first = storage.start + (access.row % storage.ring_rows * storage.row_words + access.words) * groups
-    first += access.groups
-    return first, first + (operation.columns - 1) * storage.pixel_words * groups + operation.groups
-
-
-def read_ranges(operation: RowOperation, architecture: Architecture) -> Sequence[tuple[int, int]]:
-    """First group and end of every kernel row that an operation reads, and of its residual."""
-    groups, source = architecture.groups_per_word, operation.source
-    ranges = []
-    last = (operation.columns - 1) * operation.pixel_step + (operation.kernel_columns - 1) * operation.tap_step
-    end = min(operation.row_words, last + operation.channel_words - operation.pad_words)
-    begin = max(0, -operation.pad_words)
-    for ky in range(operation.kernel_rows if end > begin else 0):
-        row = (source.row + ky * operation.source_rows) % source.storage.ring_rows
-        first = source.storage.start + (row * source.storage.row_words + source.words) * groups
-        ranges.append((first + begin * groups, first + end * groups))
-    if operation.residual is not None:
-        ranges.append(_pixel_range(operation.residual, operation, architecture))
-    return ranges

@@ -7,10 +7,12 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from emberline.arch.architecture import Architecture
-from emberline.gateware import activation_buffer, lane, requantiser, residual_adder, row_issuer
+from emberline.gateware import activation_buffer, lane, requantiser, residual_adder, result_writer, row_issuer
+from emberline.gateware import pooler as pooling
 from emberline.gateware.activation_buffer import ActivationBuffer
 from emberline.gateware.frame_writer import ROW_BYTES_WIDTH, ROW_COUNT_WIDTH, FrameWriter
 from emberline.gateware.lane import CHUNK_WIDTH, Lane, weight_write_layout
+from emberline.gateware.pooler import Pooler
 from emberline.gateware.requantiser import Requantiser
 from emberline.gateware.residual_adder import ResidualAdder
 from emberline.gateware.residual_reader import ResidualReader
@@ -175,22 +177,35 @@ class Accelerator(wiring.Component):
 
     def _build_contexts(self, m: Module, taken: Value, context: Value) -> None:
         sequencer = self._sequencer
-        row, add = sequencer.o_row, sequencer.o_add
+        row, add, pool = sequencer.o_row, sequencer.o_add, sequencer.o_pool
         self._writer = writer = ResultWriter(self._architecture)
         self._adder = adder = ResidualAdder(self._architecture.lanes_out, family=self._architecture.family)
         self._reader = reader = ResidualReader(self._architecture)
-        self._adds = Signal(CONTEXT_COUNT)
+        self._pooler = pooler = Pooler(self._architecture.lanes_out)
+        self._adds, self._combines = Signal(CONTEXT_COUNT), Signal(CONTEXT_COUNT)
         self._requantiser_settings = Signal(data.ArrayLayout(requantiser.SETTINGS, CONTEXT_COUNT))
         targets = Signal.like(writer.settings)
         additions = Signal.like(adder.settings)
-        m.d.comb += [writer.settings.eq(targets), adder.settings.eq(additions)]
+        pools = Signal.like(pooler.settings)
+        m.d.comb += [writer.settings.eq(targets), adder.settings.eq(additions), pooler.settings.eq(pools)]
+        stored_columns = Mux(row.pool, pool.pool_columns, row.columns)
         for index in range(CONTEXT_COUNT):
             with m.If(taken & (context == index)):
                 m.d.sync += [
                     self._adds[index].eq(row.add),
+                    self._combines[index].eq(row.pool & pool.combine),
                     *[self._requantiser_settings[index][name].eq(row[name]) for name, _ in requantiser.SETTINGS],
+                    pools[index].columns.eq(row.columns),
+                    pools[index].pool_window.eq(Mux(row.pool, pool.pool_window, 1)),
+                    pools[index].pool_stride.eq(Mux(row.pool, pool.pool_stride, 1)),
+                    pools[index].pool_first.eq(Mux(row.pool, pool.pool_first, 0)),
+                    pools[index].pool_columns.eq(stored_columns),
                     targets[index].target.eq(sequencer.o_target),
-                    *[targets[index][name].eq(row[name]) for name in ("target_pixel_step", "columns", "groups")],
+                    targets[index].target_pixel_step.eq(row.target_pixel_step),
+                    targets[index].columns.eq(stored_columns),
+                    targets[index].groups.eq(row.groups),
+                    targets[index].copy.eq(row.pool & pool.copy),
+                    targets[index].copy_distance.eq(sequencer.o_third - sequencer.o_target),
                     additions[index].result_zero.eq(row.target_zero),
                     *[
                         additions[index][name].eq(add[name])
@@ -199,10 +214,12 @@ class Accelerator(wiring.Component):
                     ],
                 ]
         m.d.comb += [
-            reader.i_start.eq(taken & row.add),
-            reader.i_settings.residual.eq(sequencer.o_residual),
-            reader.i_settings.residual_pixel_step.eq(add.residual_pixel_step),
-            reader.i_settings.columns.eq(row.columns),
+            reader.i_start.eq(taken & (row.add | (row.pool & pool.combine))),
+            reader.i_settings.residual.eq(Mux(row.add, sequencer.o_third, sequencer.o_target)),
+            reader.i_settings.residual_pixel_step.eq(
+                Mux(row.add, add.residual_pixel_step, row.target_pixel_step)
+            ),
+            reader.i_settings.columns.eq(stored_columns),
             reader.i_settings.groups.eq(row.groups),
         ]
 
@@ -281,26 +298,45 @@ class Accelerator(wiring.Component):
         self._build_write(m, group, valid, context)
 
     def _build_write(self, m: Module, group: Value, valid: Value, context: Value) -> None:
-        buffer, adder, reader, writer = self._buffer, self._adder, self._reader, self._writer
+        """Pool, then add a residual or combine with the target, then write."""
+        buffer, pooler, adder, reader = self._buffer, self._pooler, self._adder, self._reader
+        writer = self._writer
+        m.submodules.pooler = self._core(pooler)
         m.submodules.adder = self._core(adder)
         m.submodules.residual_reader = self._core(reader)
         m.submodules.writer = self._core(writer)
-        add = self._adds.bit_select(context, 1)
+        add = self._adds.bit_select(pooler.o_context, 1)
+        combine = self._combines.bit_select(pooler.o_context, 1)
+        residual = data.View(pooler.o_group.shape(), reader.o_group)
+        # One register behind the pooler for everything that is not added.
+        combined, plain = (Signal(len(group), name=name, reset_less=True) for name in ("combined", "plain"))
+        combined_context = Signal(reset_less=True)
+        larger = Cat(*pooling.maximum(pooler.o_group, residual, self._architecture.lanes_out))
+        m.d.sync += [
+            combined.eq(Mux(combine, larger, pooler.o_group.as_value())),
+            plain.eq(pooler.o_group.as_value()),
+            combined_context.eq(pooler.o_context),
+        ]
+        combined_valid = self._delay(m, pooler.o_valid & ~add, 1, "combined_valid", reset=True)
         m.d.comb += [
-            adder.i_valid.eq(valid & add),
-            adder.i_context.eq(context),
-            adder.i_result.as_value().eq(group),
-            adder.i_residual.as_value().eq(reader.o_group),
-            reader.i_take.eq(valid & add),
+            pooler.i_valid.eq(valid),
+            pooler.i_context.eq(context),
+            pooler.i_group.as_value().eq(group),
+            adder.i_valid.eq(pooler.o_valid & add),
+            adder.i_context.eq(pooler.o_context),
+            adder.i_result.eq(pooler.o_group),
+            adder.i_residual.eq(residual),
+            reader.i_take.eq(pooler.o_valid & (add | combine)),
             buffer.residual_valid.eq(reader.o_valid),
             buffer.residual_address.eq(reader.o_address),
             reader.i_ready.eq(buffer.residual_ready),
             reader.i_done.eq(buffer.residual_done),
             reader.i_word.eq(buffer.shared_word),
             # A ROW with an addition and one without are never in flight together.
-            writer.i_valid.eq((valid & ~add) | adder.o_valid),
-            writer.i_context.eq(Mux(adder.o_valid, adder.o_context, context)),
-            writer.i_group.eq(Mux(adder.o_valid, adder.o_sum.as_value(), group)),
+            writer.i_valid.eq(combined_valid | adder.o_valid),
+            writer.i_context.eq(Mux(adder.o_valid, adder.o_context, combined_context)),
+            writer.i_group.eq(Mux(adder.o_valid, adder.o_sum.as_value(), combined)),
+            writer.i_copy.eq(plain),
             buffer.write_valid.eq(writer.o_valid),
             buffer.write_address.eq(writer.o_address),
             buffer.write_group.eq(writer.o_group),
@@ -316,10 +352,9 @@ class Accelerator(wiring.Component):
         return result
 
 
-def write_latency(architecture: Architecture, *, add: bool) -> int:
+def write_latency(architecture: Architecture, *, add: bool = False, copy: bool = False) -> int:
     """Cycles from a ROW's last tap in the issuer to the write of its last group: the sum of the stages above."""
     array = row_issuer.LATENCY + activation_buffer.READ_LATENCY + 1 + architecture.lanes_out - 1
-    result = lane.sum_latency(architecture) + requantiser.LATENCY + 1
-    return array + result + (residual_adder.latency(architecture.lanes_out) if add else 0)
-
-
+    result = lane.sum_latency(architecture) + requantiser.LATENCY + pooling.LATENCY
+    last = residual_adder.latency(architecture.lanes_out) if add else 1
+    return array + result + last + result_writer.LATENCY + copy

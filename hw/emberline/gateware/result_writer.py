@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,17 +10,28 @@ from emberline.arch.architecture import Architecture
 from emberline.arch.isa import ADDRESS_WIDTH
 
 LATENCY = 1
-"""Cycles from a group to its write command."""
+"""Cycles from a group to its write command; a copy's follows in the next cycle."""
 
-SETTINGS = data.StructLayout({"target": ADDRESS_WIDTH, "target_pixel_step": 12, "columns": 12, "groups": 12})
-"""Address of the first group and the shape of a ROW's target."""
+SETTINGS = data.StructLayout(
+    {
+        "target": ADDRESS_WIDTH,
+        "target_pixel_step": 12,
+        "columns": 12,
+        "groups": 12,
+        "copy": 1,
+        "copy_distance": ADDRESS_WIDTH,  # from a group's address to its copy's, modulo 2 ** ADDRESS_WIDTH
+    }
+)
+"""Address of the first group and the shape of a ROW's target, in stored columns."""
 
 
 class ResultWriter(wiring.Component):
     """Gives each group of a ROW its address: ``target + group + column * target_pixel_step``, columns innermost.
 
     Members:
-        i_valid, i_group, i_context: a group and its instruction. Always accepted.
+        i_valid, i_group, i_context: a group and its instruction. Always accepted; with ``copy`` not in two cycles in
+            succession.
+        i_copy: what is stored as the copy, if the instruction has one.
         settings: of the two instructions in flight.
         o_valid, o_address, o_group: the write, one cycle later.
         o_done: with the last write of an instruction.
@@ -32,6 +43,7 @@ class ResultWriter(wiring.Component):
             {
                 "i_valid": In(1),
                 "i_group": In(group),
+                "i_copy": In(group),
                 "i_context": In(1),
                 "settings": In(data.ArrayLayout(SETTINGS, 2)),
                 "o_valid": Out(1),
@@ -46,14 +58,10 @@ class ResultWriter(wiring.Component):
         settings = Signal(SETTINGS)
         m.d.comb += settings.eq(self.settings[self.i_context])
         first = Signal(init=1)
-        column = Signal(12)
-        group = Signal(12)
-        base = Signal(ADDRESS_WIDTH)
-        address = Signal(ADDRESS_WIDTH)
-        now = Signal(ADDRESS_WIDTH)
-        base_now = Signal(ADDRESS_WIDTH)
-        columns_left = Signal(12)
-        groups_left = Signal(12)
+        column, group = Signal(12), Signal(12)
+        base, address = Signal(ADDRESS_WIDTH), Signal(ADDRESS_WIDTH)
+        now, base_now = Signal(ADDRESS_WIDTH), Signal(ADDRESS_WIDTH)
+        columns_left, groups_left = Signal(12), Signal(12)
         with m.If(first):
             m.d.comb += [
                 now.eq(settings.target),
@@ -64,15 +72,28 @@ class ResultWriter(wiring.Component):
         with m.Else():
             m.d.comb += [now.eq(address), base_now.eq(base), columns_left.eq(column), groups_left.eq(group)]
 
-        m.d.sync += [self.o_valid.eq(self.i_valid), self.o_group.eq(self.i_group), self.o_done.eq(0)]
+        copying, copy_ends = Signal(), Signal()
+        copy_address = Signal.like(self.o_address, reset_less=True)
+        copy_group = Signal.like(self.i_copy, reset_less=True)
+        last = Signal()
+        m.d.comb += last.eq(self.i_valid & (columns_left == 0) & (groups_left == 0))
+        m.d.sync += [
+            self.o_valid.eq(self.i_valid | copying),
+            self.o_done.eq(Mux(copying, copy_ends, last & ~settings.copy)),
+            self.o_group.eq(Mux(copying, copy_group, self.i_group)),
+            self.o_address.eq(Mux(copying, copy_address, now)),
+            copying.eq(self.i_valid & settings.copy),
+            copy_ends.eq(last),
+            copy_group.eq(self.i_copy),
+            copy_address.eq(now + settings.copy_distance),
+        ]
         with m.If(self.i_valid):
             m.d.sync += [
-                self.o_address.eq(now),
                 address.eq(now + settings.target_pixel_step),
                 base.eq(base_now),
                 column.eq(columns_left - 1),
                 group.eq(groups_left),
-                first.eq(0),
+                first.eq(last),
             ]
             with m.If(columns_left == 0):
                 m.d.sync += [
@@ -81,6 +102,4 @@ class ResultWriter(wiring.Component):
                     column.eq(settings.columns - 1),
                     group.eq(groups_left - 1),
                 ]
-                with m.If(groups_left == 0):
-                    m.d.sync += [first.eq(1), self.o_done.eq(1)]
         return m

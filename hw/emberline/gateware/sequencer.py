@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Array, C, Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -14,15 +14,16 @@ from emberline.arch.layout import WORD_WIDTH
 from emberline.gateware import frame_writer, result_reader
 from emberline.gateware.structures import memory_output, structure
 
-ROW_AND_ADD = data.StructLayout(
+ROW_AND_MORE = data.StructLayout(
     {
         "row": data.StructLayout({**structure(isa.ROW).members, "unused": 32 * isa.ROW.word_count - isa.ROW.width}),
-        "add": structure(isa.ADD),
+        "more": data.UnionLayout({"add": structure(isa.ADD), "pool": structure(isa.POOL)}),
     }
 )
-"""A fetched ROW, with the fields of its ADD if it has one."""
+"""A fetched ROW, with the fields of its ADD or POOL if it has one."""
 
 _OPERANDS = ("source", "target", "residual")
+"""The third operand is the residual of an ADD or the copy of a POOL: their pointer fields are the same bits."""
 
 
 class State(enum.Enum):
@@ -51,7 +52,8 @@ class Sequencer(wiring.Component):
         start: run from word 0; only while not ``running``.
         running, fault (`emberline.arch.isa.Fault`).
         o_frame, o_frame_configure: a FRAME instruction; o_result, o_result_configure: a RESULT instruction.
-        o_row, o_add: the ROW and its ADD fields; o_source, o_target, o_residual: addresses in groups.
+        o_row, o_add, o_pool: the ROW, its ADD fields, its POOL fields.
+        o_source, o_target, o_third: addresses in groups; the third is the residual's or the copy's.
         o_row_valid: it may start; i_row_taken: it does.
         i_row_end: the ROW being walked has read its last word; i_row_done: a ROW's last group has been written.
         i_rows, i_rows_count: frame rows have come; o_release, o_release_count: rows that are free again.
@@ -75,11 +77,12 @@ class Sequencer(wiring.Component):
                 "o_frame_configure": Out(1),
                 "o_result": Out(result_reader.SETTINGS),
                 "o_result_configure": Out(1),
-                "o_row": Out(ROW_AND_ADD["row"].shape),
-                "o_add": Out(ROW_AND_ADD["add"].shape),
+                "o_row": Out(ROW_AND_MORE["row"].shape),
+                "o_add": Out(structure(isa.ADD)),
+                "o_pool": Out(structure(isa.POOL)),
                 "o_source": Out(isa.ADDRESS_WIDTH),
                 "o_target": Out(isa.ADDRESS_WIDTH),
-                "o_residual": Out(isa.ADDRESS_WIDTH),
+                "o_third": Out(isa.ADDRESS_WIDTH),
                 "o_row_valid": Out(1),
                 "i_row_taken": In(1),
                 "i_row_end": In(1),
@@ -138,8 +141,12 @@ class Sequencer(wiring.Component):
     def _decode(self, m: Module) -> None:
         """The instruction's views: its first word while it is in HEAD, all of it afterwards."""
         shadow = Cat(*self._shadow)
-        fetched = data.View(ROW_AND_ADD, shadow[: ROW_AND_ADD.size])
-        m.d.comb += [self.o_row.eq(fetched.row), self.o_add.eq(fetched.add)]
+        fetched = data.View(ROW_AND_MORE, shadow[: ROW_AND_MORE.size])
+        m.d.comb += [
+            self.o_row.eq(fetched.row),
+            self.o_add.eq(fetched.more.add),
+            self.o_pool.eq(fetched.more.pool),
+        ]
         frame = data.View(structure(isa.FRAME), shadow[: isa.FRAME.width])
         result = data.View(structure(isa.RESULT), shadow[: isa.RESULT.width])
         m.d.comb += [self.o_frame[name].eq(frame[name]) for name, _ in frame_writer.SETTINGS]
@@ -148,13 +155,12 @@ class Sequencer(wiring.Component):
     def _resolve_pointers(self, m: Module) -> None:
         """POINTERS: each operand takes its pointer and moves it on, three cycles deep, one operand after the other."""
         self._operand = operand = Signal(range(8))
-        add = self.o_row.add
         fields = {
             "source": self.o_row,
             "target": self.o_row,
             "residual": self.o_add,
         }
-        self._last_operand = Mux(add, 2, 1)
+        self._last_operand = Mux(self.o_row.add | self.o_row.pool, 2, 1)
 
         def field(name: str, index: Value) -> Value:
             return Array(fields[each][f"{each}_{name}"] for each in _OPERANDS)[index]
@@ -167,7 +173,7 @@ class Sequencer(wiring.Component):
         m.d.sync += value.eq(self._pointer_read.data)
         with m.If(read):
             with m.Switch(operand):
-                for index, target in enumerate((self.o_source, self.o_target, self.o_residual)):
+                for index, target in enumerate((self.o_source, self.o_target, self.o_third)):
                     with m.Case(index):
                         m.d.sync += target.eq(self._pointer_read.data)
         # Cycle 2: step
@@ -309,8 +315,9 @@ class Sequencer(wiring.Component):
 
     @staticmethod
     def _instruction_length(opcode: Value, word: Value) -> Value:
-        with_add = isa.ROW.word_count + isa.ADD.word_count
-        row_length = Mux(word[4], with_add, isa.ROW.word_count)
+        row = data.View(structure(isa.ROW), Cat(word, C(0, isa.ROW.width - WORD_WIDTH)))
+        plain = isa.ROW.word_count
+        row_length = Mux(row.add, plain + isa.ADD.word_count, Mux(row.pool, plain + isa.POOL.word_count, plain))
         return Mux(
             opcode == Opcode.ROW,
             row_length,

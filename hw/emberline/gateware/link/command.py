@@ -26,7 +26,7 @@ EFFECTS = (RequestType.START, RequestType.FRAME_ROWS, RequestType.RELEASE_RESULT
 class Command(wiring.Component):
     """Carries out requests one after the other and responds to each (`docs/protocol.md` is the specification).
 
-    A request that has the type and the sequence number of the last one that succeeded is a retry: it is answered
+    A request that has the type and the sequence number of the one before, which succeeded, is a retry: it is answered
     ``OK`` again and has no second effect. Payloads of writes go straight into the memories, damaged or not; rows
     count only if the whole request was good.
 
@@ -122,8 +122,10 @@ class Command(wiring.Component):
     def _check(self, m: Module) -> Value:
         """The code as far as the header decides it; the facts it rests on are registered in state COMPARE."""
         header, core, architecture = self._header, self.core, self._architecture
-        last_valid, self._remember = Signal(), Signal()
+        last_valid, self._remember, self._forget = Signal(), Signal(), Signal()
         last_type, last_sequence = Signal.like(header.type), Signal.like(header.sequence)
+        with m.If(self._forget):
+            m.d.sync += last_valid.eq(0)
         with m.If(self._remember):
             m.d.sync += [last_valid.eq(1), last_type.eq(header.type), last_sequence.eq(header.sequence)]
         empty, whole_words, in_step, stopped_by_fault = Signal(), Signal(), Signal(), Signal()
@@ -245,7 +247,7 @@ class Command(wiring.Component):
         """State EXECUTE: the strobes, registered, and what the link itself remembers."""
         core, header = self.core, self._header
         fine = code == ResponseCode.OK
-        m.d.comb += self._remember.eq(fine)
+        m.d.comb += [self._remember.eq(fine), self._forget.eq(~fine & ~self._duplicate)]
         with m.If(self._accepted):
             with m.Switch(header.type):
                 with m.Case(RequestType.START):
@@ -264,6 +266,9 @@ class Command(wiring.Component):
                     m.d.sync += self._rows_entered.eq(self._rows_entered + self._rows.rows)
                 with m.Case(RequestType.RESET):
                     m.d.sync += [self._program_id.eq(0), self._rows_entered.eq(0)]
+        # The identity speaks for the memories' contents, and even a damaged write has changed them.
+        with m.If(self._accepted & header.type.matches(RequestType.WRITE_PROGRAM, RequestType.WRITE_WEIGHTS)):
+            m.d.sync += self._program_id.eq(0)
 
     def _respond(self, m: Module, responder: Responder, code: Signal) -> None:
         core, header, status = self.core, self._header, responder.status
