@@ -24,7 +24,9 @@ from emberline.model.layers import (
     Pad,
     Padding,
     Quantisation,
+    Select,
     Softmax,
+    Upsample,
     output_extent,
 )
 
@@ -44,7 +46,9 @@ __all__ = [
     "Pad",
     "Padding",
     "Quantisation",
+    "Select",
     "Softmax",
+    "Upsample",
     "output_extent",
     "unique_names",
 ]

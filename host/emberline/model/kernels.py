@@ -25,6 +25,7 @@ __all__ = [
     "max_pool",
     "pad",
     "softmax",
+    "upsample",
 ]
 
 Frames = NDArray[np.int8]
@@ -123,6 +124,11 @@ def pad(x: Frames, padding: Padding, value: int) -> Frames:
     return np.pad(
         x, ((0, 0), (padding.top, padding.bottom), (padding.left, padding.right), (0, 0)), constant_values=value
     )
+
+
+def upsample(x: Frames, factor: Pair) -> Frames:
+    """Every pixel repeated ``factor`` (y, x) times."""
+    return x.repeat(factor[0], axis=1).repeat(factor[1], axis=2)
 
 
 def average_pool(

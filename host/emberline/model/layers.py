@@ -306,6 +306,39 @@ class Pad(Layer):
 
 
 @dataclass(frozen=True, eq=False)
+class Select(Layer):
+    """Channels in another order: output channel ``i`` is input channel ``channels[i]``.
+
+    A channel shuffle permutes, a split leaves some out; a channel may also appear more than once.
+    """
+
+    channels: tuple[int, ...]
+
+    def check(self, maps: Maps) -> None:
+        self._require_inputs(1, 1)
+        x = maps[self.inputs[0]]
+        if not self.channels or min(self.channels) < 0 or max(self.channels) >= x.channels:
+            raise self._refuse(f"its channels must be some of 0..{x.channels - 1}, not {self.channels}")
+        self._require_output(maps, (x.height, x.width, len(self.channels)))
+        self._require_quantisation_kept(maps, tolerance=0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Upsample(Layer):
+    """Every pixel repeated ``factor`` (y, x) times: nearest neighbour."""
+
+    factor: Pair
+
+    def check(self, maps: Maps) -> None:
+        self._require_inputs(1, 1)
+        if min(self.factor) < 1:
+            raise self._refuse(f"factors must be at least 1, not {self.factor}")
+        x = maps[self.inputs[0]]
+        self._require_output(maps, (x.height * self.factor[0], x.width * self.factor[1], x.channels))
+        self._require_quantisation_kept(maps, tolerance=0.0)
+
+
+@dataclass(frozen=True, eq=False)
 class Flatten(Layer):
     """Host layer: HxWxC becomes 1x1xHWC, the same values in the same (NHWC) order."""
 
@@ -330,7 +363,7 @@ class Softmax(Layer):
             raise self._refuse(f"output must have scale 1/256, zero point -128, not {maps[self.output].quantisation}")
 
 
-ACCELERATOR_LAYERS = (Convolution, Add, Concatenation, AveragePool, MaxPool, Pad)
+ACCELERATOR_LAYERS = (Convolution, Add, Concatenation, AveragePool, MaxPool, Pad, Select, Upsample)
 HOST_LAYERS = (Flatten, Softmax)
 
 

@@ -20,7 +20,9 @@ from emberline.model.graph import (
     Layer,
     MaxPool,
     Pad,
+    Select,
     Softmax,
+    Upsample,
 )
 
 Frames = NDArray[np.int8]
@@ -69,6 +71,10 @@ def run_layer(layer: Layer, inputs: tuple[Frames, ...], maps: Mapping[str, Featu
             return pool(x, layer.window, layer.stride, layer.padding, clamp)
         case Pad():
             return kernels.pad(x, layer.padding, sources[0].zero_point)
+        case Select():
+            return x[..., list(layer.channels)]
+        case Upsample():
+            return kernels.upsample(x, layer.factor)
         case Flatten():
             return x.reshape(len(x), 1, 1, -1)
         case Softmax():
