@@ -31,3 +31,7 @@ class ProgramError(EmberlineError):
 
 class EmulationError(EmberlineError):
     """A program does something that the instruction set forbids; names the instruction."""
+
+
+class DeviceError(EmberlineError):
+    """A board does not answer, answers wrongly, refuses, or has stopped; names the board and the request."""

@@ -20,6 +20,7 @@ from emberline.arch.packets import (
 
 WORD_BYTES = 4
 COUNT_MASK = 0xFFFF
+WRITES = (RequestType.WRITE_PROGRAM, RequestType.WRITE_WEIGHTS)
 
 
 class Machine(Protocol):
@@ -79,6 +80,8 @@ class LinkModel:
         key = header["type"], header["sequence"]
         duplicate = key == self._last
         code = self._check(packet, duplicate)
+        if code is ResponseCode.OK and header["type"] in WRITES and not duplicate:
+            self._program_id = 0  # even a damaged write changes the memories
         self._payload_errors += packet.end is PacketEnd.DAMAGED
         self._truncations += packet.end is PacketEnd.TRUNCATED
         if packet.end is not PacketEnd.GOOD:
@@ -91,6 +94,8 @@ class LinkModel:
             self._last = key
             if not duplicate:
                 self._execute(packet)
+        elif not duplicate:
+            self._last = None
         return self._respond(header, code)
 
     def _check(self, packet: Packet, duplicate: bool) -> ResponseCode:

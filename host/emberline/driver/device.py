@@ -1,0 +1,328 @@
+"""A machine that runs networks: a real board, a simulated one or an emulated one, behind one interface."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.isa import Fault
+from emberline.arch.packets import PAYLOAD_LIMIT, ResponseCode, identity, identity_name
+from emberline.arch.program import Program
+from emberline.driver.protocol import Link, LinkSettings, RequestRefused
+from emberline.driver.targets import Target, open_target
+from emberline.errors import DeviceError
+from emberline.model.outputs import decode_results, pack_frame
+
+Codes = NDArray[np.int8]
+
+FRAME_COUNT_MASK = 0xFFFF
+POLLS_PER_FRAME = 16
+MINIMUM_POLL_S = 20e-6
+PATIENCE = 20
+"""A frame may take this many times its predicted time, plus ``PATIENCE_S``, without any progress."""
+PATIENCE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one frame gave.
+
+    Parameters:
+        frame: its number since the program was loaded.
+        outputs: the network's outputs by name, int8 codes; flatten and softmax are applied.
+        values: the same as real numbers: probabilities after a softmax.
+        cycles: as the machine counted them, from the frame's first instruction to its last write.
+        stall_cycles: of those, cycles in which it waited for frame rows or for a result to be released.
+        predicted_cycles: as the compiler predicted them, without stalls.
+    """
+
+    frame: int
+    outputs: dict[str, Codes]
+    values: dict[str, NDArray[np.float32]]
+    cycles: int
+    stall_cycles: int
+    predicted_cycles: int
+
+
+class Device:
+    """An open machine. Use it as a context manager, or `close` it.
+
+    Parameters: ``target``, from `open`.
+
+    Every method raises ``DeviceError``, naming the machine, when it does not answer, refuses or stops with a fault;
+    afterwards the next `run` or `stream` starts the program anew, and `reset` always leads back to a known state.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.name = target.name
+        self._link = Link(target.transport, target.name, target.settings)
+        try:
+            record = self._link.identity()
+            self.architecture = _architecture(target, record)
+        except BaseException:
+            target.transport.close()
+            raise
+        self._program: Program | None = None
+        self._frames = 0
+        self._rows = 0
+        self._clean = False
+
+    @classmethod
+    def open(
+        cls,
+        target: str,
+        architecture: Architecture | None = None,
+        *,
+        link: Literal["bytes", "uart"] = "bytes",
+        settings: LinkSettings | None = None,
+    ) -> Device:
+        """Open ``rtl`` (the simulated board), ``emulator``, or the serial port with this name.
+
+        Parameters:
+            architecture: what is simulated or emulated; what a real board is expected to be (else it says so itself).
+            link: how bytes enter the simulated board: directly, or through its serial pins (slow).
+            settings: patience with the link; by default what suits the target.
+        """
+        return cls(open_target(target, architecture, link=link, settings=settings))
+
+    @property
+    def program(self) -> Program | None:
+        """The program that is loaded."""
+        return self._program
+
+    def load(self, program: Program) -> None:
+        """Make a program the one that runs. What is in the board already is not sent again.
+
+        Raises ``ProgramError`` if it was compiled for another machine.
+        """
+        program.check_architecture(self.architecture)
+        if program.input.row_bytes > PAYLOAD_LIMIT:
+            raise DeviceError(
+                f"{self.name}: input rows of {program.input.row_bytes} bytes, the link takes {PAYLOAD_LIMIT}"
+            )
+        program_id = identify(program)
+        self._clean = False
+        present = self._link.status()["program_id"] == program_id
+        self._link.reset()
+        if not present:
+            self._link.write_program(program.instructions)
+            self._link.write_weights(program.weights)
+        self._program = program
+        self._start()
+
+    def run(self, frame: Codes) -> Result:
+        """The result of one frame, int8 ``[H, W, C]``; ``ImageError`` if it has another shape or type."""
+        return next(self.stream([frame]))
+
+    def stream(self, frames: Iterable[Codes]) -> Iterator[Result]:
+        """Results of frames, one by one and in order; the next frame's rows are sent while one is computed."""
+        program = self._program
+        if program is None:
+            raise DeviceError(f"{self.name}: no program is loaded")
+        return self._stream(program, iter(frames))
+
+    def status(self) -> dict[str, int]:
+        """What the board reports (`emberline.arch.packets.STATUS`)."""
+        return self._link.status()
+
+    def reset(self) -> None:
+        """Stop the machine and start the loaded program, if any, anew. Frames under way are lost."""
+        self._clean = False
+        self._link.reset()
+        if self._program is not None:
+            self._start()
+
+    def close(self) -> None:
+        """Give the machine up. A real board keeps its program. Idempotent."""
+        self._link.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        """Run the program in the memories from its first word, and see that it is the one that is meant."""
+        program = self._need_program()
+        self._link.start(identify(program))
+        status = self._link.status()
+        if status["fault"]:
+            raise self._fault(status)
+        for key, expected in (("row_bytes", program.input.row_bytes), ("result_bytes", program.result_bytes)):
+            if status[key] != expected:
+                raise DeviceError(f"{self.name}: {key} is {status[key]} after the start, the program says {expected}")
+        self._frames = self._rows = 0
+        self._clean = True
+
+    def _stream(self, program: Program, frames: Iterator[Codes]) -> Iterator[Result]:
+        if not self._clean:
+            self.reset()
+        self._clean = False  # until every frame that was sent has been collected
+        frame = next(frames, None)
+        sender = _Sender(program, frame) if frame is not None else None
+        sent = self._frames
+        waited_s, idle_limit_s = 0.0, PATIENCE * self._frame_s + PATIENCE_S
+        while sender is not None or sent > self._frames:
+            state = self._link.state
+            done = state.result_valid and state.frames_done == (self._frames + 1) & FRAME_COUNT_MASK
+            if sender is not None and state.free_rows and self._send(sender):
+                waited_s = 0.0
+                if not sender.rows_left:
+                    sent += 1
+                    frame = next(frames, None)
+                    sender = _Sender(program, frame) if frame is not None else None
+            elif done:
+                result = self._collect(program)
+                waited_s = 0.0
+                self._clean = sender is None and sent == self._frames
+                yield result
+            else:
+                waited_s += self._wait()
+                if waited_s > idle_limit_s:
+                    raise DeviceError(
+                        f"{self.name}: frame {self._frames} of '{program.network}' made no progress for "
+                        f"{waited_s:.1f} s; predicted were {self._frame_s * 1e3:.3f} ms"
+                    )
+        self._clean = True
+
+    def _send(self, sender: _Sender) -> bool:
+        """Enter as many rows as there is room for and a request holds; ``False`` if the board had none after all."""
+        rows, data = sender.take(self._link.state.free_rows, self._link.settings.payload_bytes)
+        try:
+            self._link.frame_rows(self._rows, rows, data)
+        except RequestRefused as error:
+            if error.code is not ResponseCode.NO_ROOM:
+                raise self._explain(error) from None
+            sender.put_back(rows)
+            self._link.status()
+            return False
+        self._rows += rows
+        return True
+
+    def _collect(self, program: Program) -> Result:
+        number = self._frames & FRAME_COUNT_MASK
+        times, data = self._link.read_result(number, program.result_bytes)
+        self._link.release_result(number)
+        self._frames += 1
+        outputs = decode_results(program, data)
+        return Result(
+            self._frames - 1,
+            outputs,
+            _real_values(program, outputs),
+            times["cycles"],
+            times["stall_cycles"],
+            program.predicted_cycles,
+        )
+
+    def _wait(self) -> float:
+        """Let a part of a frame's time pass and look again; the seconds that passed."""
+        pause_s = max(self._frame_s / POLLS_PER_FRAME, MINIMUM_POLL_S)
+        self._link.wait(pause_s)
+        status = self._link.status()
+        if status["fault"]:
+            raise self._fault(status)
+        if not status["running"]:
+            raise DeviceError(f"{self.name}: the machine stopped: it was reset by someone else")
+        return pause_s
+
+    @property
+    def _frame_s(self) -> float:
+        return self._need_program().predicted_cycles / self.architecture.clock_hz
+
+    def _need_program(self) -> Program:
+        if self._program is None:
+            raise DeviceError(f"{self.name}: no program is loaded")
+        return self._program
+
+    def _explain(self, error: RequestRefused) -> DeviceError:
+        """A refusal in the middle of a frame, with its cause where the board knows it."""
+        if error.code is ResponseCode.FAULTED:
+            return self._fault(self._link.status())
+        if error.code in (ResponseCode.NOT_RUNNING, ResponseCode.OUT_OF_STEP):
+            return DeviceError(f"{error}: it was reset or fed by someone else")
+        return error
+
+    def _fault(self, status: dict[str, int]) -> DeviceError:
+        number = status["fault"]
+        known = Fault(number).name.lower() if number in tuple(Fault) else "unknown"
+        return DeviceError(f"{self.name}: the machine stopped with fault {number} ({known}); reset it")
+
+
+class _Sender:
+    """The rows of one frame that are still to be sent."""
+
+    def __init__(self, program: Program, frame: Codes) -> None:
+        self._data = pack_frame(program, np.asarray(frame))
+        self._row_bytes = program.input.row_bytes
+        self.rows_left = program.input.map.height
+
+    def take(self, limit: int, payload_bytes: int) -> tuple[int, bytes]:
+        """The next rows: at most ``limit`` and, but for a single row, at most ``payload_bytes``."""
+        rows = min(limit, self.rows_left, max(1, payload_bytes // self._row_bytes))
+        start = len(self._data) - self.rows_left * self._row_bytes
+        self.rows_left -= rows
+        return rows, self._data[start : start + rows * self._row_bytes]
+
+    def put_back(self, rows: int) -> None:
+        self.rows_left += rows
+
+
+def identify(program: Program) -> int:
+    """32 bits, not 0, that tell programs apart: what the board remembers of the one it runs."""
+    words = b"".join(word.to_bytes(4, "little") for word in program.instructions)
+    return zlib.crc32(program.weights, zlib.crc32(words)) or 1
+
+
+def _architecture(target: Target, record: dict[str, int]) -> Architecture:
+    """What the board is, from what it says; ``DeviceError`` if it is not what was expected."""
+    name = identity_name(record)
+    keys: dict[str, Any] = {key: record[key] for key in identity_fields()}
+    try:
+        actual = Architecture(name=name, board=target.name, **keys)
+    except ValueError as error:
+        raise DeviceError(f"{target.name}: the board describes an impossible machine: {error}") from None
+    if actual.fingerprint != record["fingerprint"]:
+        raise DeviceError(f"{target.name}: the board '{name}' is not compatible with this software: other fingerprint")
+    expected = target.architecture
+    if expected is None:
+        return actual
+    if expected.fingerprint != actual.fingerprint:
+        theirs = identity(expected)
+        differences = ", ".join(
+            f"{key} {record[key]} instead of {theirs[key]}" for key in identity_fields() if record[key] != theirs[key]
+        )
+        raise DeviceError(f"{target.name}: the board is '{name}', not '{expected.name}': {differences}")
+    return expected
+
+
+def identity_fields() -> tuple[str, ...]:
+    """The parameters of an `Architecture` that a board reports."""
+    return (
+        "lanes_in",
+        "lanes_out",
+        "requantisers",
+        "activation_depth_words",
+        "weight_depth_words",
+        "program_depth_words",
+        "clock_hz",
+        "uart_baud",
+    )
+
+
+def _real_values(program: Program, outputs: dict[str, Codes]) -> dict[str, NDArray[np.float32]]:
+    maps = {output.map.name: output.map for output in program.outputs}
+    maps |= {layer.output.name: layer.output for layer in program.host_layers}
+    return {
+        name: (np.float32(maps[name].scale) * (codes.astype(np.int32) - maps[name].zero_point)).astype(np.float32)
+        for name, codes in outputs.items()
+    }

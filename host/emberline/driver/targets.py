@@ -1,0 +1,80 @@
+"""From a target's name to its transport."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.packets import PAYLOAD_LIMIT
+from emberline.arch.presets import preset
+from emberline.driver.protocol import LinkSettings
+from emberline.driver.transport import Transport
+from emberline.errors import DeviceError
+
+DEFAULT_PRESET = "ulx3s-85f"
+DEFAULT_BAUD = 1_000_000
+BITS_PER_BYTE = 10
+"""On a serial line, start and stop bit included."""
+
+SIMULATED_TIMEOUT_S = 0.005
+"""On the simulated board's clock."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """An open byte stream to a machine.
+
+    Parameters: ``name`` for messages; ``architecture`` that is expected, if any; ``settings`` of the link.
+    """
+
+    name: str
+    transport: Transport
+    architecture: Architecture | None
+    settings: LinkSettings
+
+
+def open_target(
+    target: str,
+    architecture: Architecture | None,
+    *,
+    link: Literal["bytes", "uart"] = "bytes",
+    settings: LinkSettings | None = None,
+) -> Target:
+    """Open ``rtl``, ``emulator`` or a serial port. See `emberline.driver.device.Device.open`."""
+    if target == "emulator":
+        from emberline.driver.emulated_board import EmulatedBoard
+
+        architecture = architecture or preset(DEFAULT_PRESET)
+        return Target("emulator", EmulatedBoard(architecture), architecture, settings or LinkSettings())
+    if target == "rtl":
+        architecture = architecture or preset(DEFAULT_PRESET)
+        return _open_simulation(architecture, link, settings)
+    if link != "bytes":
+        raise DeviceError(f"{target}: only the simulated board has a choice of links")
+    from emberline.driver.serial_port import SerialPort
+
+    baud = architecture.uart_baud if architecture else DEFAULT_BAUD
+    return Target(target, SerialPort(target, baud), architecture, settings or _serial_settings(baud))
+
+
+def _serial_settings(baud: int) -> LinkSettings:
+    return LinkSettings(byte_s=BITS_PER_BYTE / baud)
+
+
+def _open_simulation(
+    architecture: Architecture, link: Literal["bytes", "uart"], settings: LinkSettings | None
+) -> Target:
+    """The simulated board; ``SimulationError`` where there is no simulator."""
+    try:
+        from emberline.simulation.board import simulate_architecture
+
+        board = simulate_architecture(architecture, link=link)
+    except ModuleNotFoundError as error:
+        raise DeviceError(f"rtl: the simulation needs the package {error.name}: pip install 'emberline[sim]'") from None
+    if settings is None and link == "uart":
+        settings = _serial_settings(architecture.uart_baud)
+    elif settings is None:
+        byte_s = 2 / architecture.clock_hz
+        settings = LinkSettings(timeout_s=SIMULATED_TIMEOUT_S, byte_s=byte_s, payload_bytes=PAYLOAD_LIMIT)
+    return Target("rtl", board, architecture, settings)
