@@ -27,9 +27,7 @@ from emberline.model.graph import Convolution, Graph
 from emberline.model.numerics import multiply_by_quantised_multiplier, rounded_mean
 
 MACHINE = Architecture("test", 8, 4, activation_depth_words=16384, weight_depth_words=8192, program_depth_words=8192)
-LIMITS = Limits(
-    heads=2, blocks=("convolution", "residual", "parallel", "average_pool"), single_rounding=False, depthwise=True
-)
+LIMITS = Limits(heads=2, single_rounding=False, depthwise=True)
 
 
 def schedule_of(graph: Graph, architecture: Architecture = MACHINE) -> Schedule:

@@ -16,8 +16,16 @@ from emberline.model.graph import Add, Graph, Padding
 MACHINE = Architecture("test", 4, 4, activation_depth_words=65536, weight_depth_words=2048)
 
 
-def max_pool(net: Network) -> Graph:
-    return net.graph(net.max_pool("input", (2, 2)))
+def wide_maximum(net: Network) -> Graph:
+    return net.graph(net.max_pool("input", (2, 4)))
+
+
+def rare_maximum(net: Network) -> Graph:
+    return net.graph(net.max_pool("input", (1, 1), (1, 16)))
+
+
+def maximum_far_beyond(net: Network) -> Graph:
+    return net.graph(net.max_pool("input", (3, 3), (1, 1), Padding(0, 0, 0, 2)))
 
 
 def sum_of_the_input(net: Network) -> Graph:
@@ -48,7 +56,9 @@ def huge_mean(net: Network) -> Graph:
 
 
 CASES: list[tuple[Callable[[Network], Graph], str]] = [
-    (max_pool, "layer 'pool0': MaxPool has no hardware yet"),
+    (wide_maximum, "layer 'pool0': a maximum over at most 3 columns can run, not over 4"),
+    (rare_maximum, "layer 'pool0': a maximum every 15 columns at most can run, not every 16"),
+    (maximum_far_beyond, "layer 'pool0': only the last window may reach beyond the row: padding 2 on the right"),
     (sum_of_the_input, "layer 'add0': the network's input cannot be added to itself"),
     (guard_bits, "layer 'add2': an addition with 20 guard bits can run, not with 10"),
     (scaled_up, r"layer 'add2': scales up: shifts .* and 2 must not be positive"),

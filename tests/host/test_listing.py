@@ -79,6 +79,35 @@ def test_operand_out_of_range_is_named(
         validate(assemble(changed), MACHINE)
 
 
+POOL_FIELDS = [
+    ({"pool_window": 4}, "pool_window 4 is not in 1..3"),
+    ({"pool_stride": 0}, "pool_stride and pool_columns must be at least 1"),
+    ({"pool_first": 2}, "pool_first 2 is not below pool_window 2"),
+    ({"copy_pointer": 1, "target_pointer": 1}, "copy_pointer is the target's"),
+    ({"pool_columns": 9}, "the last of 9 maxima lies beyond the row"),
+    ({"pool_columns": 6, "pool_stride": 1, "columns": 4}, "the last of 6 maxima lies beyond|more than one maximum"),
+    ({"copy_end": 0}, "copy ring .*..0 is empty or outside"),
+]
+
+
+@pytest.mark.parametrize("changes, message", POOL_FIELDS, ids=[str(each[0]) for each in POOL_FIELDS])
+def test_wrong_pool_is_named(changes: dict[str, int], message: str) -> None:
+    net = Network(6, 6, 2)
+    program = compile_graph(net.graph(net.max_pool(net.convolution("input", 4, (1, 1)), (2, 2), (2, 2))), MACHINE)
+    changed = pairs(program.listing())
+    index = next(index for index, each in enumerate(changed) if each[0] is Opcode.ROW)
+    fields = changed[index][1] | changes
+    changed[index] = (Opcode.ROW, fields)
+    with pytest.raises(ProgramError, match=f"ROW .*({message})"):
+        validate(assemble(changed), MACHINE)
+
+
+def test_addition_and_pool_exclude_each_other(listing: list[Instruction]) -> None:
+    changed = [(opcode, fields | {"pool": 1} if fields.get("add") else fields) for opcode, fields in pairs(listing)]
+    with pytest.raises(ProgramError, match="ROW add and pool exclude each other"):
+        validate(assemble(changed), MACHINE)
+
+
 def test_wrong_sum_clamp_is_named(listing: list[Instruction]) -> None:
     changed = [(opcode, fields | {"sum_min": 5, "sum_max": 4} if fields.get("add") else fields) for opcode, fields in
                pairs(listing)]  # fmt: skip

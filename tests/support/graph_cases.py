@@ -95,8 +95,10 @@ class Network:
     ) -> str:
         return self._pool(AveragePool, x, window, stride, padding)
 
-    def max_pool(self, x: str, window: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> str:
-        return self._pool(MaxPool, x, window, stride, NO_PADDING)
+    def max_pool(
+        self, x: str, window: tuple[int, int], stride: tuple[int, int] = (1, 1), padding: Padding = NO_PADDING
+    ) -> str:
+        return self._pool(MaxPool, x, window, stride, padding)
 
     def pad(self, x: str, padding: Padding) -> str:
         source, name = self.maps[x], f"pad{len(self.layers)}"

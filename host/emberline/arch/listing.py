@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.isa import ADD, LAYOUTS, LOOP_DEPTH, Opcode
+from emberline.arch.isa import ADD, LAYOUTS, LOOP_DEPTH, MAX_POOL_WINDOW, POOL, Opcode, row_word_count
 from emberline.arch.layout import WORD_WIDTH, Layout
 from emberline.errors import ProgramError
 
@@ -18,7 +18,7 @@ class Instruction:
     Parameters:
         address: of its first word.
         opcode: what it does.
-        fields: by name, without ``opcode``; a ``ROW`` whose ``add`` is 1 has the ``ADD`` fields too.
+        fields: by name, without ``opcode``; a ``ROW`` has the fields of its ``ADD`` or ``POOL`` too.
     """
 
     address: int
@@ -27,8 +27,7 @@ class Instruction:
 
     @property
     def word_count(self) -> int:
-        words = LAYOUTS[self.opcode].word_count
-        return words + ADD.word_count if self.fields.get("add") else words
+        return row_word_count(self.fields) if self.opcode is Opcode.ROW else LAYOUTS[self.opcode].word_count
 
     def __str__(self) -> str:
         values = " ".join(f"{name}={value}" for name, value in self.fields.items())
@@ -37,11 +36,17 @@ class Instruction:
 
 def encode(opcode: Opcode, fields: dict[str, int]) -> list[int]:
     """The words of one instruction; ``ValueError`` names a field that is missing, unknown or out of range."""
-    if not fields.get("add"):
+    more = _second_layout(fields)
+    if more is None:
         return LAYOUTS[opcode].pack({"opcode": opcode, **fields})
-    addition = {field.name: fields[field.name] for field in ADD.fields if field.name in fields}
-    rest = {name: value for name, value in fields.items() if name not in addition}
-    return LAYOUTS[opcode].pack({"opcode": opcode, **rest}) + ADD.pack(addition)
+    second = {field.name: fields[field.name] for field in more.fields if field.name in fields}
+    first = {name: value for name, value in fields.items() if name not in second}
+    return LAYOUTS[opcode].pack({"opcode": opcode, **first}) + more.pack(second)
+
+
+def _second_layout(fields: Mapping[str, int]) -> Layout | None:
+    """What follows a ROW with these fields."""
+    return ADD if fields.get("add") else POOL if fields.get("pool") else None
 
 
 def decode(words: Sequence[int]) -> list[Instruction]:
@@ -59,8 +64,9 @@ def decode(words: Sequence[int]) -> list[Instruction]:
         opcode = Opcode(code)
         fields = _unpack(LAYOUTS[opcode], words, address)
         del fields["opcode"]
-        if fields.get("add"):
-            fields |= _unpack(ADD, words, address + LAYOUTS[opcode].word_count)
+        more = _second_layout(fields)
+        if more is not None:
+            fields |= _unpack(more, words, address + LAYOUTS[opcode].word_count)
         instructions.append(Instruction(address, opcode, fields))
         address += instructions[-1].word_count
         if opcode is Opcode.END:
@@ -185,7 +191,9 @@ def _check_row(f: dict[str, int], architecture: Architecture) -> None:
     groups, depth = architecture.groups_per_word, architecture.activation_depth_groups
     for name in ("kernel_rows", "kernel_columns", "channel_words", "columns", "groups"):
         _require(f[name] >= 1, f"{name} must be at least 1")
-    for ring in ("source", "target", "residual") if f["add"] else ("source", "target"):
+    _require(not (f["add"] and f["pool"]), "add and pool exclude each other")
+    third = ("residual",) if f["add"] else ("copy",) if f["pool"] else ()
+    for ring in ("source", "target", *third):
         start, end, step = f[f"{ring}_start"], f[f"{ring}_end"], f[f"{ring}_step"]
         _require(start < end <= depth, f"{ring} ring {start}..{end} is empty or outside the {depth} groups")
         _require(step <= end - start, f"{ring}_step {step} is longer than its ring")
@@ -194,8 +202,21 @@ def _check_row(f: dict[str, int], architecture: Architecture) -> None:
     _require(f["row_step"] <= f["source_end"] - f["source_start"], f"row_step {f['row_step']} is longer than its ring")
     _require(f["clamp_min"] <= f["clamp_max"], "clamp_min is above clamp_max")
     _require(not f["add"] or f["sum_min"] <= f["sum_max"], "sum_min is above sum_max")
+    if f["pool"]:
+        _check_pool(f)
     taps = f["kernel_rows"] * f["kernel_columns"] * f["channel_words"]
     last = f["weight_address"] + (f["groups"] - 1) * f["weight_step"] + (1 if f["hold_weight"] else taps)
     _require(last <= architecture.weight_depth_words, f"weights end at word {last}, beyond the weight memory")
     last = f["parameter_address"] + f["groups"] * architecture.parameter_words
     _require(last <= architecture.weight_depth_words, f"parameters end at word {last}, beyond the weight memory")
+
+
+def _check_pool(f: dict[str, int]) -> None:
+    window, stride, columns = f["pool_window"], f["pool_stride"], f["pool_columns"]
+    _require(1 <= window <= MAX_POOL_WINDOW, f"pool_window {window} is not in 1..{MAX_POOL_WINDOW}")
+    _require(stride >= 1 and columns >= 1, "pool_stride and pool_columns must be at least 1")
+    _require(f["pool_first"] < window, f"pool_first {f['pool_first']} is not below pool_window {window}")
+    _require(f["copy_pointer"] != f["target_pointer"], "copy_pointer is the target's")
+    last = f["pool_first"] + (columns - 1) * stride
+    _require(last - window + 1 < f["columns"], f"the last of {columns} maxima lies beyond the row")
+    _require(columns == 1 or last - stride < f["columns"], "more than one maximum reaches beyond the row")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.isa import MAX_POOL_WINDOW
 from emberline.errors import CompileError
 from emberline.model.graph import Add, Convolution, Graph, Layer, MaxPool
 
@@ -25,11 +26,24 @@ def check_graph(graph: Graph, architecture: Architecture) -> None:
     for layer in graph.layers:
         match layer:
             case MaxPool():
-                raise refuse(layer, "MaxPool has no hardware yet")
+                _check_max_pool(graph, layer)
             case Add():
                 _check_addition(graph, layer)
             case Convolution():
                 _check_convolution(layer)
+
+
+def _check_max_pool(graph: Graph, layer: MaxPool) -> None:
+    width, columns = graph.feature_maps[layer.inputs[0]].width, graph.feature_maps[layer.output].width
+    if layer.window[1] > MAX_POOL_WINDOW:
+        raise refuse(layer, f"a maximum over at most {MAX_POOL_WINDOW} columns can run, not over {layer.window[1]}")
+    if layer.stride[1] > 15:
+        raise refuse(layer, f"a maximum every 15 columns at most can run, not every {layer.stride[1]}")
+    last_but_one = (columns - 2) * layer.stride[1] + layer.window[1] - 1 - layer.padding.left
+    if columns > 1 and last_but_one >= width:
+        raise refuse(
+            layer, f"only the last window may reach beyond the row: padding {layer.padding.right} on the right"
+        )
 
 
 def _check_addition(graph: Graph, layer: Add) -> None:

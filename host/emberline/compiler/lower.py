@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,10 +12,10 @@ from emberline.compiler.checks import refuse
 from emberline.compiler.division import divide_by
 from emberline.compiler.placement import FramePacking, Places
 from emberline.compiler.rounding import Scaling, plan_scaling
-from emberline.compiler.rows import Access, Addition, Parameters, Placement, Role, RowOperation, Schedule
+from emberline.compiler.rows import Access, Addition, Parameters, Placement, Pooling, Role, RowOperation, Schedule
 from emberline.compiler.steps import Step
 from emberline.compiler.weights import Kernel, Run, fold_parameters, plan_runs
-from emberline.model.graph import INT8_MAX, INT8_MIN, NO_PADDING, AveragePool, Convolution, Graph, Pad, Padding
+from emberline.model.graph import INT8_MAX, INT8_MIN, NO_PADDING, AveragePool, Convolution, Graph, MaxPool, Pad, Padding
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +54,51 @@ class Window:
         return inside[0], inside[-1] + 1, top + inside[0] * self.dilation[0]
 
 
+@dataclass(frozen=True)
+class Placing:
+    """Where a computed row goes: to the target's row ``target``, and of a pool perhaps to row ``copy`` too."""
+
+    row: int
+    target: int
+    combines: bool = False
+    copies: bool = False
+    copy: int = 0
+
+
+def plan_pool(pool: MaxPool, rows: int, pooled_rows: int) -> list[Placing]:
+    """The computed rows of a maximum in their order, for ``rows`` rows and ``pooled_rows`` of the result.
+
+    Windows that share one row at most let every row be computed once: the last row of a window begins the next one
+    by a copy. Otherwise each window computes its rows for itself. Rows in no window are not computed.
+    """
+    (height, _), (stride, _) = pool.window, pool.stride
+    windows = []
+    for index in range(pooled_rows):
+        top = index * stride - pool.padding.top
+        windows.append([row for row in range(top, top + height) if 0 <= row < rows])
+    placings: list[Placing] = []
+    begun = -1
+    for index, window in enumerate(windows):
+        shared = height <= stride + 1
+        for row in window:
+            if begun == row:
+                continue
+            copies = shared and row == window[-1] and index + 1 < pooled_rows and windows[index + 1][0] == row
+            placings.append(Placing(row, index, row != window[0], copies, index + 1))
+            begun = row if copies else begun
+    return _aim_copies(placings)
+
+
+def _aim_copies(placings: list[Placing]) -> list[Placing]:
+    """Rows that are not copied point where the next copy goes, so that pointers move in step."""
+    aimed: list[Placing] = []
+    following = placings[-1].target
+    for placing in reversed(placings):
+        following = placing.copy if placing.copies else following
+        aimed.append(replace(placing, copy=following))
+    return aimed[::-1]
+
+
 def lower(graph: Graph, steps: list[Step], places: Places, architecture: Architecture) -> Schedule:
     """All row operations, in the order of the steps; the rows of a step from the top."""
     operations: list[RowOperation] = []
@@ -66,6 +111,14 @@ def lower(graph: Graph, steps: list[Step], places: Places, architecture: Archite
 
 def describe_window(graph: Graph, step: Step, places: Places, architecture: Architecture) -> Window:
     """What a step computes, with its channels where source and target have them."""
+    window = _describe_layer(graph, step, places, architecture)
+    if step.pool is None:
+        return window
+    low, high = (min(max(bound, step.pool.activation_min), step.pool.activation_max) for bound in window.clamp)
+    return replace(window, clamp=(low, high))
+
+
+def _describe_layer(graph: Graph, step: Step, places: Places, architecture: Architecture) -> Window:
     maps, layer = graph.feature_maps, step.layer
     x = maps[step.source]
     source, target = places.placements[step.source], places.placements[step.target]
@@ -158,10 +211,15 @@ class _StepLowering:
 
     def operations(self) -> Iterator[RowOperation]:
         columns = self._column_ranges()
-        for row in range(self.window.rows):
+        for placing in self._placings():
             for number in range(len(self.runs)):
                 for part in columns:
-                    yield self._operation(row, number, part)
+                    yield self._operation(placing, number, part)
+
+    def _placings(self) -> list[Placing]:
+        if self.step.pool is None:
+            return [Placing(row, row) for row in range(self.window.rows)]
+        return plan_pool(self.step.pool, self.window.rows, self.graph.feature_maps[self.step.target].height)
 
     def _column_ranges(self) -> list[_Columns]:
         """The whole row, or pieces of it whose windows reach equally far outside the map."""
@@ -179,8 +237,8 @@ class _StepLowering:
                 pieces.append(_Columns(column, column + 1, inside))
         return pieces
 
-    def _operation(self, row: int, number: int, part: _Columns) -> RowOperation:
-        window, run, kernel = self.window, self.runs[number], self.window.kernel
+    def _operation(self, placing: Placing, number: int, part: _Columns) -> RowOperation:
+        window, run, kernel, row = self.window, self.runs[number], self.window.kernel, placing.row
         storage = window.source.storage
         first, last, source_row = window.executed_rows(row)
         left = part.first * window.stride[1] - window.padding.left
@@ -208,7 +266,7 @@ class _StepLowering:
             kernel_columns=kernel.values.shape[2],
             channel_words=run.words,
             source_zero=window.source_zero,
-            target=Access(window.target.storage, row, groups=target_groups + part.first * target_pixel),
+            target=Access(window.target.storage, placing.target, groups=target_groups + part.first * target_pixel),
             columns=part.last - part.first,
             groups=run.groups,
             target_zero=window.target_zero,
@@ -219,7 +277,17 @@ class _StepLowering:
             parameters=self._parameters_of(number, run, first, last, part.taps),
             residual=residual,
             addition=self.addition,
+            copy=None if self.step.pool is None else Access(window.target.storage, placing.copy, groups=target_groups),
+            pooling=self._pooling(placing),
         )
+
+    def _pooling(self, placing: Placing) -> Pooling | None:
+        pool = self.step.pool
+        if pool is None:
+            return None
+        columns = self.graph.feature_maps[self.step.target].width
+        first = pool.window[1] - 1 - pool.padding.left
+        return Pooling(pool.window[1], pool.stride[1], first, columns, int(placing.combines), int(placing.copies))
 
     def _parameters_of(self, number: int, run: Run, first: int, last: int, taps: int) -> Parameters:
         key = (number, first, last, taps)

@@ -103,6 +103,18 @@ class Addition:
     sum_shift: int
 
 
+@dataclass(frozen=True)
+class Pooling:
+    """The ``POOL`` fields that are numbers: a maximum along the row takes the place of the results."""
+
+    pool_window: int
+    pool_stride: int
+    pool_first: int
+    pool_columns: int
+    combine: int
+    copy: int
+
+
 @dataclass(frozen=True, eq=False)
 class Weights:
     """Weights of consecutive groups as the lanes read them: int8 ``[groups, taps, lanes_out, lanes_in]``.
@@ -134,6 +146,7 @@ class RowOperation:
         source: first kernel row, at the first word that is read.
         source_rows: map rows from one kernel row to the next.
         first_tap: index of the first executed tap in each group of ``weights``.
+        residual, addition: both or none; likewise ``copy``, ``pooling``, which exclude them.
     """
 
     layer: str
@@ -159,6 +172,8 @@ class RowOperation:
     parameters: Parameters
     residual: Access | None = None
     addition: Addition | None = None
+    copy: Access | None = None
+    pooling: Pooling | None = None
     wait_rows: int = 0
     release_rows: int = 0
     fence: bool = False
@@ -167,6 +182,11 @@ class RowOperation:
     @property
     def taps(self) -> int:
         return self.kernel_rows * self.kernel_columns * self.channel_words
+
+    @property
+    def stored_columns(self) -> int:
+        """Pixels that are written."""
+        return self.columns if self.pooling is None else self.pooling.pool_columns
 
     @property
     def is_padding_only(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from emberline.model.graph import Add, AveragePool, Concatenation, Convolution, Graph, Layer, Pad
+from emberline.model.graph import Add, AveragePool, Concatenation, Convolution, Graph, Layer, MaxPool, Pad
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Step:
         layer: what is computed: a convolution, an average pool, a pad; an ``Add`` or a ``Concatenation`` passes its
             source through unchanged.
         addition: the ADD whose other operand is ``residual``; ``operand`` is the index of its computed operand.
-        computed: the map that ``layer`` itself would have written; it has its own place only without ``addition``.
+        computed: the map that ``layer`` itself would have written; it has its own place only if nothing is fused.
+        pool: maxima of what ``layer`` computes are written; a pool that stands alone is its own ``layer``.
     """
 
     layer: Layer
@@ -30,20 +31,21 @@ class Step:
     addition: Add | None = None
     residual: str | None = None
     operand: int = 0
+    pool: MaxPool | None = None
 
     @property
     def name(self) -> str:
-        """The layer's name, with that of an addition fused into it."""
-        return f"{self.layer.name} + {self.addition.name}" if self.fused and self.addition else self.layer.name
+        """The layer's name, with that of an addition or pool fused into it."""
+        return " + ".join([self.layer.name, *(layer.name for layer in self.fused)])
 
     @property
     def kind(self) -> str:
-        kind = type(self.layer).__name__
-        return f"{kind}+Add" if self.fused else kind
+        return "+".join(type(layer).__name__ for layer in (self.layer, *self.fused))
 
     @property
-    def fused(self) -> bool:
-        return self.addition is not None and self.addition is not self.layer
+    def fused(self) -> list[Layer]:
+        """The layers that are computed behind ``layer``."""
+        return [layer for layer in (self.addition, self.pool) if layer not in (None, self.layer)]
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -97,6 +99,8 @@ class _Planner:
     def plan(self) -> Plan:
         fused = {producer.name for producer in self.fusions.values()}
         fused |= {convolution.name for parts in self.pieces.values() for convolution in parts.convolutions}
+        pooled = _pools_on_write(self.graph)
+        fused |= {producer.name for producer in pooled.values()}
         divided = {parts.concatenation.name for parts in self.pieces.values()}
         placed: set[str] = set(self.graph.inputs)
         for layer in self.graph.layers:
@@ -107,6 +111,9 @@ class _Planner:
                     self._add_in_pieces(layer, self.pieces[layer.name])
                 case Add():
                     self.result.steps.append(_addition_step(self.graph, layer, self.fusions.get(layer.name)))
+                case MaxPool():
+                    first = pooled.get(layer.name, layer)
+                    self.result.steps.append(Step(first, first.inputs[0], layer.output, first.output, pool=layer))
                 case Convolution() | AveragePool() | Pad() if layer.name not in fused:
                     self.result.steps.append(Step(layer, layer.inputs[0], layer.output, layer.output))
         return self.result
@@ -158,6 +165,17 @@ def _sum_in_pieces(graph: Graph, layer: Add) -> _Pieces | None:
             if alone and len(convolutions) == len(whole.inputs) == len(set(whole.inputs)):
                 return _Pieces(whole, convolutions)
     return None
+
+
+def _pools_on_write(graph: Graph) -> dict[str, Convolution]:
+    """By the pools' names the convolutions whose rows are pooled as they are written."""
+    found = {}
+    for layer in graph.layers:
+        if isinstance(layer, MaxPool) and layer.window[0] <= layer.stride[0] + 1:
+            producer = graph.producer(layer.inputs[0])
+            if isinstance(producer, Convolution) and _has_one_reader(graph, producer.output):
+                found[layer.name] = producer
+    return found
 
 
 def _has_one_reader(graph: Graph, name: str) -> bool:

@@ -252,9 +252,33 @@ class Machine:
             same = residual == target and f["residual_pixel_step"] == f["target_pixel_step"]
             self._require(same or not np.isin(targets, operands).any(), "overwrites part of its residual row")
             values = arithmetic.add(values, self._groups[operands])
+        if f["pool"]:
+            values = self._pool(f, arithmetic, values, targets, ring)
         self._groups[targets] = values
         self._writer[targets] = self._sequence
         self._sequence += 1
+
+    def _pool(
+        self,
+        f: Fields,
+        arithmetic: RowArithmetic,
+        results: NDArray[np.int8],
+        targets: NDArray[np.int64],
+        ring: _FrameRing,
+    ) -> NDArray[np.int8]:
+        """What a pooled ROW writes to its target; its own maxima also go to the copy's row."""
+        peaks = arithmetic.pool(results)
+        copy = self._take(f, "copy")
+        if f["copy"]:
+            copies = self._pixels(f, copy, arithmetic.target_offsets, "copy")
+            self._check_write(f, copy, copy + arithmetic.target_span, ring)
+            self._require(not np.isin(copies, targets).any(), "copies into its own target row")
+            self._groups[copies] = peaks
+            self._writer[copies] = self._sequence
+        if f["combine"]:
+            self._check_in_flight(targets, "target")
+            peaks = np.maximum(peaks, self._groups[targets])
+        return peaks
 
     def _check_write(self, f: Fields, low: int, high: int, ring: _FrameRing) -> None:
         """Refuse to write into the frame ring, or into a result that may still be read."""
@@ -269,7 +293,7 @@ class Machine:
     def _prepare(self, instruction: Instruction) -> RowArithmetic:
         f = instruction.fields
         arithmetic = RowArithmetic(self.architecture, f, self.weights)
-        least = minimum_idle(self.architecture, arithmetic.taps, f["columns"], bool(f["add"]))
+        least = minimum_idle(self.architecture, arithmetic.taps, f["columns"], bool(f["add"]), bool(f.get("copy", 0)))
         self._require(f["idle"] >= least, f"idle {f['idle']} is below the minimum {least}")
         return arithmetic
 

@@ -28,7 +28,8 @@ class RowArithmetic:
         taps: words multiplied for each result.
         read_begin, read_end: first word and end of what is read of a source row, 0 and 0 if it is all padding.
         read_groups: groups from the source row's address that meet weights other than zero, int64, sorted.
-        target_offsets, residual_offsets: groups from the row's address, int64 ``[columns, groups]``.
+        target_offsets, residual_offsets: groups from the row's address, int64 ``[columns, groups]``; of a pooled row
+            ``[pool_columns, groups]``.
         target_span: groups from the first to the last one, gaps included.
     """
 
@@ -89,7 +90,8 @@ class RowArithmetic:
         self._shifts_left = bool(self._left.any())
 
     def _pixel_offsets(self, role: str) -> NDArray[np.int64]:
-        columns = np.arange(self.fields["columns"])[:, None] * self.fields[f"{role}_pixel_step"]
+        count = self.fields["pool_columns" if self.fields["pool"] else "columns"]
+        columns = np.arange(count)[:, None] * self.fields[f"{role}_pixel_step"]
         offsets: NDArray[np.int64] = columns + np.arange(self.fields["groups"])
         return offsets
 
@@ -124,6 +126,14 @@ class RowArithmetic:
         scaled = saturating_rounding_doubling_high_mul(total, f["sum_multiplier"])
         values = rounding_divide_by_pot(scaled, f["sum_shift"]) + f["sum_zero"]
         return np.clip(values, f["sum_min"], f["sum_max"], out=values).astype(np.int8)
+
+    def pool(self, results: NDArray[np.int8]) -> NDArray[np.int8]:
+        """The maxima along a row, int8 ``[pool_columns, groups, lanes_out]``."""
+        f = self.fields
+        last = f["pool_first"] + np.arange(f["pool_columns"]) * f["pool_stride"]
+        taken = last[:, None] - np.arange(f["pool_window"])
+        peaks: NDArray[np.int8] = results[np.clip(taken, 0, f["columns"] - 1)].max(axis=1)
+        return peaks
 
     def _scale(self, codes: NDArray[np.int8], zero: int, multiplier: int, shift: int) -> NDArray[np.int64]:
         guarded = (codes.astype(np.int64) - zero) << RESIDUAL_LEFT_SHIFT
