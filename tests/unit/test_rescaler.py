@@ -110,15 +110,15 @@ def test_requantiser_takes_each_lane_with_its_own_parameters():
     assert found == list(expected)
 
 
-@pytest.mark.parametrize("lanes_out", [4, 8])
-def test_residual_adder_adds_like_litert(lanes_out):
+@pytest.mark.parametrize(("lanes_out", "rate"), [(4, 1), (8, 1), (8, 2), (8, 4)])
+def test_residual_adder_adds_like_litert(lanes_out, rate):
     rng = np.random.default_rng(4)
     count = 60
     parameters = [numerics.add_parameters(*rng.uniform(0.01, 0.1, 3)) for _ in range(2)]
     zeros = rng.integers(-128, 128, (2, 3))  # result, residual, sum
     results, residuals = rng.integers(-128, 128, (2, count, lanes_out))
     contexts = np.sort(rng.integers(0, 2, count))
-    unit = ResidualAdder(lanes_out)
+    unit = ResidualAdder(lanes_out, rate=rate)
     found = []
 
     async def drive(ctx):
@@ -145,8 +145,8 @@ def test_residual_adder_adds_like_litert(lanes_out):
                 ctx.set(unit.i_residual[lane], int(residuals[group][lane]))
             await ctx.tick()
             ctx.set(unit.i_valid, 0)
-            await ctx.tick().repeat(lanes_out - 1 + group % 3)
-        await ctx.tick().repeat(residual_adder.latency(lanes_out))
+            await ctx.tick().repeat(lanes_out // rate - 1 + group % 3)
+        await ctx.tick().repeat(residual_adder.latency(lanes_out, rate))
 
     async def watch(ctx):
         cycle, started = 0, []
@@ -156,7 +156,7 @@ def test_residual_adder_adds_like_litert(lanes_out):
             if begin:
                 started.append(cycle)
             if valid:
-                assert cycle - started[len(found)] == residual_adder.latency(lanes_out)
+                assert cycle - started[len(found)] == residual_adder.latency(lanes_out, rate)
                 found.append(group)
             cycle += 1
 

@@ -9,6 +9,17 @@ from dataclasses import asdict, dataclass
 PARAMETER_BYTES = 10
 """Bytes of requantisation parameters per output channel (`emberline.arch.isa.PARAMETERS`)."""
 
+PROGRAM_FIELDS = (
+    "lanes_in",
+    "lanes_out",
+    "activation_depth_words",
+    "weight_depth_words",
+    "program_depth_words",
+    "requantisers",
+    "adders",
+)
+"""What a program depends on: machines with these fields equal run each other's programs."""
+
 
 def _power_of_two(value: int) -> bool:
     return value > 0 and value & (value - 1) == 0
@@ -36,6 +47,8 @@ class Architecture:
     """32-bit words of instruction memory."""
     requantisers: int = 4
     """Results requantised each cycle. Power of two, at most ``lanes_out``."""
+    adders: int = 1
+    """Residual sums computed each cycle. Power of two, at most ``lanes_out``."""
     clock_hz: int = 100_000_000
     """Clock of the ``sync`` domain."""
     uart_baud: int = 1_000_000
@@ -50,6 +63,7 @@ class Architecture:
             ("lanes_in", 4, 64),
             ("lanes_out", 4, self.lanes_in),
             ("requantisers", 1, self.lanes_out),
+            ("adders", 1, self.lanes_out),
         ):
             value = getattr(self, field)
             if not _power_of_two(value) or not low <= value <= high:
@@ -95,14 +109,6 @@ class Architecture:
 
     @property
     def fingerprint(self) -> int:
-        """32 bits that are equal exactly when programs are interchangeable: lanes, memories, requantisers."""
-        keys = (
-            "lanes_in",
-            "lanes_out",
-            "activation_depth_words",
-            "weight_depth_words",
-            "program_depth_words",
-            "requantisers",
-        )
-        text = json.dumps({key: asdict(self)[key] for key in keys}, sort_keys=True)
+        """32 bits that are equal exactly when programs are interchangeable: lanes, memories, rates."""
+        text = json.dumps({key: asdict(self)[key] for key in PROGRAM_FIELDS}, sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")

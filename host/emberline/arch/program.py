@@ -24,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from emberline.arch.architecture import Architecture
+from emberline.arch.architecture import PROGRAM_FIELDS, Architecture
 from emberline.arch.isa import Opcode
 from emberline.arch.listing import Instruction, decode, validate
 from emberline.arch.records import from_json, to_json
@@ -179,11 +179,9 @@ class Program:
         if self.architecture.fingerprint == architecture.fingerprint:
             return
         ours, theirs = asdict(self.architecture), asdict(architecture)
-        names = [
-            *("lanes_in", "lanes_out", "activation_depth_words"),
-            *("weight_depth_words", "program_depth_words", "requantisers"),
+        differences = [
+            f"{name} {ours[name]} instead of {theirs[name]}" for name in PROGRAM_FIELDS if ours[name] != theirs[name]
         ]
-        differences = [f"{name} {ours[name]} instead of {theirs[name]}" for name in names if ours[name] != theirs[name]]
         raise ProgramError(
             f"program '{self.network}' was compiled for '{self.architecture.name}', not for '{architecture.name}': "
             + ", ".join(differences)

@@ -40,7 +40,7 @@ def sum_latency(architecture: Architecture) -> int:
 
 def addition_latency(architecture: Architecture) -> int:
     """Cycles of a group in the residual adder."""
-    return 1 + (1 + _MULTIPLIER + 2 + 3) + 1 + _RESCALER + 2 + architecture.lanes_out
+    return 1 + (1 + 4 + 1 + 3) + 1 + _RESCALER + 2 + architecture.lanes_out // architecture.adders
 
 
 def write_latency(architecture: Architecture, *, add: bool = False, copy: bool = False) -> int:
@@ -54,10 +54,11 @@ def minimum_idle(architecture: Architecture, taps: int, columns: int, add: bool,
     """The least ``idle`` of a ROW with ``taps`` taps in each of ``columns`` pixels.
 
     Pooled rows that are also copied need two cycles to write a group. Three things need time from pixel to pixel: a requantiser takes ``lanes_out / requantisers`` cycles for a group;
-    the residual adder ``lanes_out``; and a group's parameters, loaded every other group into the same registers,
+    the residual adder
+    ``lanes_out / adders``; and a group's parameters, loaded every other group into the same registers,
     must outlive the sums on their way (``sum_latency`` cycles for all columns together).
     """
-    shortest = architecture.lanes_out if add else 2 if copy else 1
+    shortest = architecture.lanes_out // architecture.adders if add else 2 if copy else 1
     pace = max(taps, architecture.lanes_out // architecture.requantisers, shortest)
     group = sum_latency(architecture) - architecture.parameter_words
     return max(pace, -(-group // columns)) - taps

@@ -179,7 +179,9 @@ class Accelerator(wiring.Component):
         sequencer = self._sequencer
         row, add, pool = sequencer.o_row, sequencer.o_add, sequencer.o_pool
         self._writer = writer = ResultWriter(self._architecture)
-        self._adder = adder = ResidualAdder(self._architecture.lanes_out, family=self._architecture.family)
+        self._adder = adder = ResidualAdder(
+            self._architecture.lanes_out, rate=self._architecture.adders, family=self._architecture.family
+        )
         self._reader = reader = ResidualReader(self._architecture)
         self._pooler = pooler = Pooler(self._architecture.lanes_out)
         self._adds, self._combines = Signal(CONTEXT_COUNT), Signal(CONTEXT_COUNT)
@@ -216,9 +218,7 @@ class Accelerator(wiring.Component):
         m.d.comb += [
             reader.i_start.eq(taken & (row.add | (row.pool & pool.combine))),
             reader.i_settings.residual.eq(Mux(row.add, sequencer.o_third, sequencer.o_target)),
-            reader.i_settings.residual_pixel_step.eq(
-                Mux(row.add, add.residual_pixel_step, row.target_pixel_step)
-            ),
+            reader.i_settings.residual_pixel_step.eq(Mux(row.add, add.residual_pixel_step, row.target_pixel_step)),
             reader.i_settings.columns.eq(stored_columns),
             reader.i_settings.groups.eq(row.groups),
         ]
@@ -231,9 +231,7 @@ class Accelerator(wiring.Component):
         zero = delayed(m, issuer.o_zero, activation_buffer.READ_LATENCY, name="padding")
         activation = Signal(8 * architecture.lanes_in, reset_less=True)
         m.d.comb += buffer.read_address.eq(issuer.o_address)
-        m.d.sync += activation.eq(
-            Mux(inside, buffer.read_word, zero.as_unsigned().replicate(architecture.lanes_in))
-        )
+        m.d.sync += activation.eq(Mux(inside, buffer.read_word, zero.as_unsigned().replicate(architecture.lanes_in)))
         # Weight addresses reach a lane two cycles before the activation.
         weight_address = delayed(m, issuer.o_weight_address, 1, name="weight_address")
         control = Signal(lane.CONTROL)
@@ -356,5 +354,5 @@ def write_latency(architecture: Architecture, *, add: bool = False, copy: bool =
     """Cycles from a ROW's last tap in the issuer to the write of its last group: the sum of the stages above."""
     array = row_issuer.LATENCY + activation_buffer.READ_LATENCY + 1 + architecture.lanes_out - 1
     result = lane.sum_latency(architecture) + requantiser.LATENCY + pooling.LATENCY
-    last = residual_adder.latency(architecture.lanes_out) if add else 1
+    last = residual_adder.latency(architecture.lanes_out, architecture.adders) if add else 1
     return array + result + last + result_writer.LATENCY + copy

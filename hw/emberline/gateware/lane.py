@@ -139,9 +139,7 @@ class Lane(wiring.Component):
         """The dot product of activation and weight word."""
         products = []
         for channel in range(self._architecture.lanes_in):
-            m.submodules[f"multiplier_{channel}"] = unit = multiplier.Multiplier(
-                8, 8, family=self._architecture.family
-            )
+            m.submodules[f"multiplier_{channel}"] = unit = multiplier.Multiplier(8, 8, family=self._architecture.family)
             m.d.comb += [
                 unit.a.eq(self.i_activation.word_select(channel, 8).as_signed()),
                 unit.b.eq(weights.word_select(channel, 8).as_signed()),

@@ -29,9 +29,7 @@ class Rescaler(wiring.Component):
 
     def __init__(self, *, family: str = "generic") -> None:
         self._family = family
-        super().__init__(
-            {"value": In(signed(32)), "multiplier": In(31), "shift": In(5), "result": Out(signed(32))}
-        )
+        super().__init__({"value": In(signed(32)), "multiplier": In(31), "shift": In(5), "result": Out(signed(32))})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

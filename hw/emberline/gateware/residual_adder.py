@@ -9,28 +9,35 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from emberline.arch.isa import ADD
-from emberline.gateware import multiplier, rescaler
-from emberline.gateware.structures import delayed, structure
+from emberline.gateware import rescaler
+from emberline.gateware.structures import delayed, structure, tree_sum
 
-_POINTER_FIELDS = tuple(
-    f"residual_{name}" for name in ("pointer", "step", "start", "end", "pixel_step")
-)
+_POINTER_FIELDS = tuple(f"residual_{name}" for name in ("pointer", "step", "start", "end", "pixel_step"))
 SETTINGS = data.StructLayout({**structure(ADD, skip=_POINTER_FIELDS).members, "result_zero": signed(8)})
 """What a ROW instruction sets for the addition; ``result_zero`` is its ``target_zero``."""
 
-_SCALE_LATENCY = 1 + multiplier.LATENCY + 2 + 3
+_PRODUCT_LATENCY = 4
+_SCALE_LATENCY = 1 + _PRODUCT_LATENCY + 1 + 3
 VALUE_LATENCY = _SCALE_LATENCY + 1 + rescaler.LATENCY + rescaler.CLAMP_LATENCY
 """Cycles from a channel's two operands to its sum."""
 
 
-def latency(lanes_out: int) -> int:
-    """Cycles from a group of operands to the group of sums: loading, the channels one by one, collecting."""
-    return 1 + VALUE_LATENCY + lanes_out
+def latency(lanes_out: int, rate: int = 1) -> int:
+    """Cycles from a group of operands to the group of sums: loading, ``rate`` channels after ``rate``, collecting."""
+    return 1 + VALUE_LATENCY + lanes_out // rate
 
 
-def _input_scale(
-    m: Module, value: Value, setting: Callable[[str, int], Value], *, name: str, family: str
-) -> Value:
+def _shift_and_add(m: Module, number: Signal, factor: Value, *, name: str) -> Value:
+    """``number * factor`` in the fabric, ``_PRODUCT_LATENCY`` cycles later; ``number`` is signed, ``factor`` is not.
+
+    The numbers are nine bits wide: a tree of nine terms is small, and the multipliers are worth more in the lanes.
+    """
+    terms: list[Value] = [Mux(number[bit], factor, 0) << bit for bit in range(len(number) - 1)]
+    terms.append(-(Mux(number[-1], factor, 0) << (len(number) - 1)))
+    return tree_sum(m, terms, name=name)
+
+
+def _input_scale(m: Module, value: Value, setting: Callable[[str, int], Value], *, operand: str, name: str) -> Value:
     """``RDBPOT(SRDHM((value - zero) << 20, multiplier), shift)``, ``_SCALE_LATENCY`` cycles later.
 
     The shift by 20 and the doubling high multiplication make ``((value - zero) * multiplier + 2**10) >> 11``.
@@ -38,34 +45,24 @@ def _input_scale(
     """
     # Cycle 1
     difference = Signal(signed(9), name=f"{name}_difference", reset_less=True)
-    m.d.sync += difference.eq(value - setting(f"{name}_zero", 0))
-    # Cycles 2 to 4
-    factor = setting(f"{name}_multiplier", 1)
-    m.submodules[f"{name}_low"] = low = multiplier.Multiplier(9, 18, family=family)
-    m.submodules[f"{name}_high"] = high = multiplier.Multiplier(9, 15, family=family)
-    m.d.comb += [
-        low.a.eq(difference),
-        low.b.eq(Cat(factor[:17], C(0, 1)).as_signed()),
-        high.a.eq(difference),
-        high.b.eq(Cat(factor[17:], C(0, 1)).as_signed()),
-    ]
-    # Cycles 5, 6
-    product = Signal(signed(41), name=f"{name}_product", reset_less=True)
+    m.d.sync += difference.eq(value - setting(f"{operand}_zero", 0))
+    # Cycles 2 to 5
+    product = _shift_and_add(m, difference, setting(f"{operand}_multiplier", 1), name=f"{name}_product")
+    # Cycle 6
     scaled = Signal(signed(32), name=f"{name}_scaled", reset_less=True)
     half = Signal(31, name=f"{name}_half", reset_less=True)
     m.d.sync += [
-        product.eq(low.product + (high.product << 17)),
         scaled.eq((product + (1 << 10)) >> 11),
-        half.eq((C(1, 32) << setting(f"{name}_shift", 5)) >> 1),
+        half.eq((C(1, 32) << setting(f"{operand}_shift", 5)) >> 1),
     ]
     # Cycles 7 to 9: rounding shift right
     nudged = Signal(signed(33), name=f"{name}_nudged", reset_less=True)
     coarse = Signal(signed(33), name=f"{name}_coarse", reset_less=True)
     fine = Signal(signed(32), name=f"{name}_fine", reset_less=True)
     m.d.sync += [
-        nudged.eq(scaled + half - Mux(setting(f"{name}_shift", 6).any(), scaled[-1], 0)),
-        coarse.eq(nudged >> Cat(C(0, 3), setting(f"{name}_shift", 7)[3:])),
-        fine.eq(coarse >> setting(f"{name}_shift", 8)[:3]),
+        nudged.eq(scaled + half - Mux(setting(f"{operand}_shift", 6).any(), scaled[-1], 0)),
+        coarse.eq(nudged >> Cat(C(0, 3), setting(f"{operand}_shift", 7)[3:])),
+        fine.eq(coarse >> setting(f"{operand}_shift", 8)[:3]),
     ]
     return fine
 
@@ -77,16 +74,20 @@ class ResidualAdder(wiring.Component):
     ``a = RDBPOT(SRDHM((result - result_zero) << 20, result_multiplier), result_shift)`` and ``b`` the same of the
     residual: LiteRT's int8 ADD (``AddElementwise`` with ``left_shift`` 20).
 
-    Parameters: ``lanes_out``; ``family`` as for `Multiplier` (eight 18x18 multipliers).
+    Parameters: ``lanes_out``; ``rate``, channels added each cycle, a power of two up to ``lanes_out``; ``family`` as
+    for `Multiplier` (four 18x18 multipliers for each of the ``rate`` channels).
     Members:
         i_valid, i_result, i_residual, i_context: two groups of int8 channels and their instruction.
         settings: of the two instructions in flight; constant while one of their groups is inside.
-        o_valid, o_sum, o_context: the group of sums, ``latency(lanes_out)`` cycles later.
-    One group in ``lanes_out`` cycles: groups must not come faster. No back-pressure.
+        o_valid, o_sum, o_context: the group of sums, ``latency(lanes_out, rate)`` cycles later.
+    One group in ``lanes_out / rate`` cycles: groups must not come faster. No back-pressure.
     """
 
-    def __init__(self, lanes_out: int, *, family: str = "generic") -> None:
+    def __init__(self, lanes_out: int, *, rate: int = 1, family: str = "generic") -> None:
+        if rate < 1 or lanes_out % rate:
+            raise ValueError(f"rate must divide lanes_out {lanes_out}, not {rate}")
         self._lanes_out = lanes_out
+        self._rate = rate
         self._family = family
         group = data.ArrayLayout(signed(8), lanes_out)
         super().__init__(
@@ -105,20 +106,21 @@ class ResidualAdder(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         lanes_out = self._lanes_out
-        # Load, then shift out one channel per cycle.
+        # Load, then shift out some channels each cycle.
+        steps, step_width = lanes_out // self._rate, 8 * self._rate
         result = Signal(8 * lanes_out, reset_less=True)
         residual = Signal(8 * lanes_out, reset_less=True)
         context = Signal(reset_less=True)
-        left = Signal(range(lanes_out + 1))
+        left = Signal(range(steps + 1))
         with m.If(self.i_valid):
             m.d.sync += [
                 result.eq(self.i_result.as_value()),
                 residual.eq(self.i_residual.as_value()),
                 context.eq(self.i_context),
-                left.eq(lanes_out),
+                left.eq(steps),
             ]
         with m.Else():
-            m.d.sync += [result.eq(result >> 8), residual.eq(residual >> 8)]
+            m.d.sync += [result.eq(result >> step_width), residual.eq(residual >> step_width)]
             with m.If(left != 0):
                 m.d.sync += left.eq(left - 1)
         # The context travels with its channels: each stage reads the settings of the instruction it works for.
@@ -129,35 +131,45 @@ class ResidualAdder(wiring.Component):
         def setting(field: str, stage: int) -> Value:
             return self.settings[contexts[stage]][field]
 
-        scaled = [
-            _input_scale(m, operand[:8].as_signed(), setting, name=name, family=self._family)
-            for name, operand in (("result", result), ("residual", residual))
+        sums = [
+            self._add(m, result.word_select(each, 8), residual.word_select(each, 8), setting, name=f"channel_{each}")
+            for each in range(self._rate)
         ]
-        total = Signal(signed(32), reset_less=True)
+        self._collect(m, Cat(*sums), left == 1, context)
+        return m
+
+    def _add(
+        self, m: Module, result: Value, residual: Value, setting: Callable[[str, int], Value], *, name: str
+    ) -> Value:
+        """The sum of one channel, ``VALUE_LATENCY`` cycles later."""
+        scaled = [
+            _input_scale(m, value.as_signed(), setting, operand=operand, name=f"{name}_{operand}")
+            for value, operand in ((result, "result"), (residual, "residual"))
+        ]
+        total = Signal(signed(32), name=f"{name}_total", reset_less=True)
         m.d.sync += total.eq(scaled[0] + scaled[1])
         stage = _SCALE_LATENCY + 1
-        m.submodules.rescaler = scale = rescaler.Rescaler(family=self._family)
+        scale = rescaler.Rescaler(family=self._family)
+        m.submodules[f"{name}_rescaler"] = scale
         m.d.comb += [
             scale.value.eq(total),
             scale.multiplier.eq(setting("sum_multiplier", stage)),
             scale.shift.eq(setting("sum_shift", stage)),
         ]
         stage += rescaler.LATENCY
-        value = rescaler.saturate_and_clamp(
+        return rescaler.saturate_and_clamp(
             m,
             scale.result,
             setting("sum_zero", stage),
             setting("sum_min", stage + 1),
             setting("sum_max", stage + 1),
-            name="sum",
+            name=name,
         )
-        self._collect(m, value, left == 1, context)
-        return m
 
-    def _collect(self, m: Module, value: Value, last: Value, context: Value) -> None:
-        """Shift the sums into a group; it is complete with its last channel."""
+    def _collect(self, m: Module, values: Value, last: Value, context: Value) -> None:
+        """Shift the sums into a group; it is complete with its last channels."""
         group = Signal(8 * self._lanes_out, reset_less=True)
-        m.d.sync += group.eq(Cat(group[8:], value))
+        m.d.sync += group.eq(Cat(group, values)[len(values) :])
         m.d.sync += [
             self.o_valid.eq(delayed(m, last, VALUE_LATENCY, name="last", reset=True)),
             self.o_context.eq(delayed(m, context, VALUE_LATENCY, name="context")),

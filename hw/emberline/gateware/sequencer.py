@@ -132,9 +132,7 @@ class Sequencer(wiring.Component):
         self._word = memory_output(m, read.data, family=self._architecture.family, name="word")
 
     def _pointer_writes(self, m: Module) -> None:
-        m.submodules.pointers = pointers = Memory(
-            shape=unsigned(isa.ADDRESS_WIDTH), depth=isa.POINTER_COUNT, init=[]
-        )
+        m.submodules.pointers = pointers = Memory(shape=unsigned(isa.ADDRESS_WIDTH), depth=isa.POINTER_COUNT, init=[])
         self._pointer_write = pointers.write_port()
         self._pointer_read = pointers.read_port(domain="comb")
 

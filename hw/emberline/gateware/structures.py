@@ -56,4 +56,3 @@ def tree_sum(m: Module, terms: list[Value], *, name: str) -> Value:
             sums.append(delayed(m, terms[-1], 1, name=f"{name}_{level}_odd"))
         terms = sums
     return terms[0]
-
