@@ -1,0 +1,79 @@
+"""Write the tables that the code knows into the documents, between their markers; `--check` only compares.
+
+    python scripts/tables.py [--check]
+
+A generated part begins with a line `<!-- begin generated: NAME -->` and ends with `<!-- end generated -->`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "host"))
+
+from emberline.arch.isa import ADD, LAYOUTS, PARAMETERS, POOL, Fault, Opcode
+from emberline.arch.layout import WORD_WIDTH, Layout
+
+DOCUMENTS = (Path(__file__).resolve().parents[1] / "docs" / "isa.md",)
+_PART = re.compile(r"(<!-- begin generated: (\S+) -->\n).*?(<!-- end generated -->)", re.DOTALL)
+
+
+def layout_table(layout: Layout) -> str:
+    """Every field of a record with its place: word, lowest bit within it, width, range."""
+    lines = [f"{layout.word_count} {'word' if layout.word_count == 1 else 'words'}, {layout.width} bits used.", ""]
+    lines += ["| word.bit | width | field | range | meaning |", "|---:|---:|---|---|---|"]
+    offset = 0
+    for field in layout.fields:
+        place = f"{offset // WORD_WIDTH}.{offset % WORD_WIDTH}"
+        meaning = field.doc or ("which instruction" if field.name == "opcode" else "")
+        limits = f"{field.minimum} … {field.maximum}"
+        lines.append(f"| {place} | {field.width} | `{field.name}` | {limits} | {meaning} |")
+        offset += field.width
+    return "\n".join(lines) + "\n"
+
+
+def opcode_table() -> str:
+    lines = ["| code | instruction | words |", "|---:|---|---:|"]
+    for opcode in Opcode:
+        words = str(LAYOUTS[opcode].word_count)
+        if opcode is Opcode.ROW:
+            words += f", with ADD {LAYOUTS[opcode].word_count + ADD.word_count}"
+            words += f", with POOL {LAYOUTS[opcode].word_count + POOL.word_count}"
+        lines.append(f"| {opcode.value} | [{opcode.name}](#{opcode.name.lower()}) | {words} |")
+    return "\n".join(lines) + "\n"
+
+
+def fault_table() -> str:
+    lines = ["| code | fault |", "|---:|---|"]
+    lines += [f"| {fault.value} | {fault.name} |" for fault in Fault]
+    return "\n".join(lines) + "\n"
+
+
+def tables() -> dict[str, str]:
+    """All generated parts by name."""
+    layouts = {layout.name: layout_table(layout) for layout in (*LAYOUTS.values(), ADD, POOL, PARAMETERS)}
+    return layouts | {"OPCODES": opcode_table(), "FAULTS": fault_table()}
+
+
+def render(text: str) -> str:
+    """A document with its generated parts renewed; ``KeyError`` for a part that nothing generates."""
+    generated = tables()
+    return _PART.sub(lambda part: part[1] + generated[part[2]] + part[3], text)
+
+
+def main(arguments: list[str]) -> int:
+    stale = 0
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        if (renewed := render(text)) != text:
+            stale += 1
+            print(f"{path}: {'stale' if '--check' in arguments else 'written'}")
+            if "--check" not in arguments:
+                path.write_text(renewed, encoding="utf-8")
+    return 1 if stale and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,49 @@
+"""The generated tables in the documents are those of the code."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from emberline.arch.isa import ADD, LAYOUTS, PARAMETERS, POOL
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    path = Path(__file__).resolve().parents[2] / "scripts" / "tables.py"
+    specification = importlib.util.spec_from_file_location("tables", path)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_documents_are_fresh(tables: ModuleType) -> None:
+    for path in tables.DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        assert tables.render(text) == text, f"{path.name} is stale: run python scripts/tables.py"
+
+
+def test_every_layout_is_documented(tables: ModuleType) -> None:
+    text = tables.DOCUMENTS[0].read_text(encoding="utf-8")
+    for layout in (*LAYOUTS.values(), ADD, POOL, PARAMETERS):
+        assert f"<!-- begin generated: {layout.name} -->" in text
+        for field in layout.fields:
+            assert f"| `{field.name}` |" in text
+    assert tables.render("<!-- begin generated: SET -->\nold\n<!-- end generated -->") != "old"
+
+
+def test_check_reports_staleness(
+    tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "isa.md"
+    path.write_text("<!-- begin generated: SET -->\n<!-- end generated -->\n")
+    monkeypatch.setattr(tables, "DOCUMENTS", (path,))
+    assert tables.main(["--check"]) == 1
+    assert "stale" in capsys.readouterr().out
+    assert tables.main([]) == 0
+    assert tables.main(["--check"]) == 0
+    assert "`pointer`" in path.read_text()
