@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -20,7 +22,7 @@ SILENCE_SECONDS = 0.05
 
 
 class SimulationTop(wiring.Component):
-    """The accelerator and its link as a simulator sees them.
+    """The accelerator and its link as a simulator sees them: without vendor primitives.
 
     Parameters: ``architecture``; ``silence_cycles``, the pause inside a packet after which it is given up.
 
@@ -28,7 +30,7 @@ class SimulationTop(wiring.Component):
     """
 
     def __init__(self, architecture: Architecture, *, silence_cycles: int = SIMULATION_SILENCE_CYCLES) -> None:
-        self._architecture = architecture
+        self._architecture = replace(architecture, family="generic")
         self._silence_cycles = silence_cycles
         super().__init__({"i_bytes": In(stream.Signature(8)), "o_bytes": Out(stream.Signature(8))})
 

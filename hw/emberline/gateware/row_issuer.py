@@ -53,8 +53,8 @@ def settings_layout(architecture: Architecture) -> data.StructLayout:
 class RowIssuer(wiring.Component):
     """One tap each cycle: an activation address, a weight address and what the lanes shall do with them.
 
-    A ROW occupies the issuer for ``groups * (parameter_words + columns * (idle + taps))`` cycles; the next one may follow in the
-    cycle after its last.
+    A ROW occupies the issuer for ``groups * (parameter_words + columns * (idle + taps))`` cycles; the next one may
+    follow in the cycle after its last.
 
     Members:
         i_settings, i_valid, o_ready: the next ROW; it is taken when both are high.
