@@ -6,7 +6,7 @@ from math import prod
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Opcode
-from emberline.arch.listing import Instruction, validate
+from emberline.arch.listing import Instruction, decode
 from emberline.arch.timing import predict
 from emberline.driver.link_model import LinkModel
 from emberline.driver.link_model import Machine as LinkMachine
@@ -66,14 +66,15 @@ class EmulatedMachine:
         machine = self._machine
         words = -(-self._used_bytes // self._word_bytes)
         machine.load_weights(bytes(self._weights[: words * self._word_bytes]))
-        machine.load_program(self._program)
-        instructions = validate(self._program, machine.architecture)
+        instructions = decode(self._program)
+        program = self._program[: sum(each.word_count for each in instructions)]
+        machine.load_program(program)
         result = next(each.fields for each in instructions if each.opcode is Opcode.RESULT)
         self.running = True
         self.row_bytes = machine.frame_row_bytes
         self.result_bytes = result["words"] * machine.architecture.lanes_in
         self._rows_of_frame = rows_of_frame(instructions)
-        self._frame_cycles = predict(machine.architecture, self._program).cycles
+        self._frame_cycles = predict(machine.architecture, program).cycles
         self.free_rows = FRAMES_BUFFERED * self._rows_of_frame
 
     def enter_rows(self, data: bytes) -> None:

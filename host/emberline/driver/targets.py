@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from emberline.arch.architecture import Architecture
@@ -69,7 +69,8 @@ def _open_simulation(
     try:
         from emberline.simulation.board import simulate_architecture
 
-        board = simulate_architecture(architecture, link=link)
+        # A simulator has no vendor primitives; their generic twins are equal cycle by cycle.
+        board = simulate_architecture(replace(architecture, family="generic"), link=link)
     except ModuleNotFoundError as error:
         raise DeviceError(f"rtl: the simulation needs the package {error.name}: pip install 'emberline[sim]'") from None
     if settings is None and link == "uart":
