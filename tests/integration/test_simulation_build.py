@@ -16,6 +16,7 @@ from emberline.simulation import build as build_module
 from emberline.simulation.board import SimulatedBoard
 from emberline.simulation.build import build_bench, cache_folder
 from emberline.simulation.loopback import ByteLoopback
+from emberline.simulation.recipe import recipe
 from emberline.simulation.toolchain import find_toolchain, missing_tools
 
 BUILD_ONCE = """
@@ -44,6 +45,16 @@ def test_an_opened_board_is_found_in_the_cache_again(monkeypatch):
         assert not board.build.fresh
         board.write(b"a")
         assert board.read(1) == b"b"
+
+
+def test_a_recipe_finds_the_build_without_making_the_component():
+    text = recipe("loopback", 1, packages=("emberline.simulation",))
+    build = build_bench(lambda: ByteLoopback(offset=1), recipe=text)
+    found = build_bench(lambda: pytest.fail("made"), recipe=text)
+    assert (found.folder, found.plan, found.fresh) == (build.folder, build.plan, False)
+    with pytest.raises(pytest.fail.Exception):
+        build_bench(lambda: pytest.fail("made"), recipe=text, waves=True)
+    assert recipe("loopback", 2, packages=("emberline.simulation",)) != text
 
 
 def test_missing_programs_are_named_with_their_packages(monkeypatch, tmp_path):

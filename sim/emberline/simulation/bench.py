@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 
 def run_bench(
-    component: wiring.Component,
+    component: wiring.Component | Callable[[], wiring.Component],
     test_module: str | Path,
     testcase: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     *,
+    recipe: str | None = None,
     write_ports: dict[str, WritePort] | None = None,
     uart: Uart | None = None,
     waves: Path | None = None,
@@ -41,7 +42,7 @@ def run_bench(
         test_module: a module name, or the path of a Python file; its ``@cocotb.test`` functions make a ``Bench(dut)``.
         testcase: the name of the one test to run; ``None`` for all in the module.
         parameters: JSON-able values that the bench finds in ``Bench.parameters``.
-        write_ports, uart: see ``build_bench``.
+        component, recipe, write_ports, uart: see ``build_bench``.
         waves: write a VCD file there.
         timeout_s: wall-clock limit of the whole run.
         seed: of Python's ``random`` in the bench.
@@ -49,7 +50,7 @@ def run_bench(
     Returns what the last ``Bench.report`` handed over, or ``None``.
     Raises ``AssertionError`` with the messages of the failed tests, ``SimulationError`` when there is no verdict.
     """
-    build = build_bench(component, write_ports=write_ports, uart=uart, waves=waves is not None)
+    build = build_bench(component, recipe=recipe, write_ports=write_ports, uart=uart, waves=waves is not None)
     module, python_path = (
         (test_module.stem, [test_module.absolute().parent]) if isinstance(test_module, Path) else (test_module, [])
     )

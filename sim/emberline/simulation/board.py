@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
@@ -16,6 +17,7 @@ from emberline.simulation.build import build_bench
 from emberline.simulation.channel import Channel
 from emberline.simulation.plan import Uart
 from emberline.simulation.process import log_tail, start_simulator, stop_simulator
+from emberline.simulation.recipe import recipe as make_recipe
 
 if TYPE_CHECKING:
     from amaranth.lib import wiring
@@ -38,8 +40,9 @@ class SimulatedBoard:
     board's clock: a read that times out after 10 ms at 100 MHz has seen a million cycles.
 
     Parameters:
-        component: what is simulated. With ``link="bytes"`` it has the streams of bytes ``i_bytes`` and ``o_bytes``,
-            with ``link="uart"`` the pins ``rx`` and ``tx``.
+        component: what is simulated, or what makes it. With ``link="bytes"`` it has the streams of bytes ``i_bytes``
+            and ``o_bytes``, with ``link="uart"`` the pins ``rx`` and ``tx``.
+        recipe: a text that determines the component, to find its build quickly (see ``build_bench``).
         link: how the bytes enter the component.
         uart_divisor: clock cycles per bit, with ``link="uart"``.
         clock_hz: the board's clock, for time limits.
@@ -52,8 +55,9 @@ class SimulatedBoard:
 
     def __init__(
         self,
-        component: wiring.Component,
+        component: wiring.Component | Callable[[], wiring.Component],
         *,
+        recipe: str | None = None,
         link: Link = "bytes",
         uart_divisor: int = 8,
         clock_hz: float = 100e6,
@@ -71,7 +75,7 @@ class SimulatedBoard:
         self._failure: str | None = None
         self._folder: Path | None = None
         uart = Uart(uart_divisor) if link == "uart" else None
-        self.build = build_bench(component, uart=uart, waves=waves is not None)
+        self.build = build_bench(component, recipe=recipe, uart=uart, waves=waves is not None)
         self._folder = Path(tempfile.mkdtemp(prefix="emberline-board-"))
         try:
             self._process, self._channel = self._start(waves)
@@ -223,7 +227,8 @@ def simulate_architecture(architecture: Architecture, *, link: Link = "bytes", *
     from emberline.gateware.link.uart import divisor
 
     options.setdefault("clock_hz", architecture.clock_hz)
+    top = UartTop if link == "uart" else SimulationTop
     if link == "uart":
-        bit_cycles = divisor(architecture.clock_hz, architecture.uart_baud)
-        return SimulatedBoard(UartTop(architecture), link=link, uart_divisor=bit_cycles, **options)
-    return SimulatedBoard(SimulationTop(architecture), link=link, **options)
+        options["uart_divisor"] = divisor(architecture.clock_hz, architecture.uart_baud)
+    text = make_recipe(top.__name__, architecture)
+    return SimulatedBoard(lambda: top(architecture), recipe=text, link=link, **options)

