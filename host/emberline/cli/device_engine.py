@@ -28,7 +28,8 @@ class DeviceEngine:
 
     def run(self, frames: Codes) -> Iterator[FrameResult]:
         for result in self._device.stream(frames):
-            yield FrameResult(tuple(result.outputs[name] for name in self._program.results), result.cycles)
+            outputs = tuple(result.outputs[name] for name in self._program.results)
+            yield FrameResult(outputs, result.cycles - result.stall_cycles, result.stall_cycles)
 
     def close(self) -> None:
         self._device.close()

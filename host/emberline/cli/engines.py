@@ -20,10 +20,17 @@ Codes = NDArray[np.int8]
 
 @dataclass(frozen=True)
 class FrameResult:
-    """What one frame gave: the network's outputs in its order, and the cycles where there is hardware to count them."""
+    """What one frame gave.
+
+    Parameters:
+        outputs: the network's outputs in its order.
+        cycles: in which the machine worked on it; ``None`` where there is no machine.
+        stall_cycles: in which the machine waited for the host, to send the frame or to fetch a result.
+    """
 
     outputs: tuple[Codes, ...]
     cycles: int | None = None
+    stall_cycles: int = 0
 
 
 class Engine(Protocol):
