@@ -11,6 +11,7 @@ from emberline.arch.timing import predict
 from emberline.compiler.allocate import allocate
 from emberline.compiler.checks import check_graph, kib, refuse
 from emberline.compiler.emit import Emission, emit
+from emberline.compiler.legalise import legalise
 from emberline.compiler.lower import lower
 from emberline.compiler.placement import FramePacking, MisalignedSumError, Places, place
 from emberline.compiler.rows import Role, Schedule
@@ -34,6 +35,8 @@ def compile_graph(
 
     Raises ``CompileError``, naming the layer and the reason, for what the machine cannot do or hold.
     """
+    macs = {layer.name: graph.macs(layer) for layer in graph.layers}
+    graph = legalise(graph)
     check_graph(graph, architecture)
     steps, places = plan_places(graph, architecture)
     schedule = lower(graph, steps, places, architecture)
@@ -52,7 +55,7 @@ def compile_graph(
         results=graph.outputs,
         host_layers=tuple(_describe_host_layers(graph)),
         predicted_cycles=timing.cycles,
-        layers=tuple(_report(graph, steps, emission, timing.row_cycles, weight_bytes)),
+        layers=tuple(_report(macs, steps, emission, timing.row_cycles, weight_bytes)),
         memory=tuple(_memory_map(schedule, architecture)),
         instructions=tuple(emission.words),
         weights=bytes(image.data),
@@ -131,17 +134,22 @@ def _describe_host_layers(graph: Graph) -> list[HostLayer]:
 
 
 def _report(
-    graph: Graph, steps: list[Step], emission: Emission, row_cycles: Mapping[int, int], weight_bytes: Mapping[str, int]
+    macs: Mapping[str, int],
+    steps: list[Step],
+    emission: Emission,
+    row_cycles: Mapping[int, int],
+    weight_bytes: Mapping[str, int],
 ) -> list[LayerReport]:
+    """The table of layers; steps of one name, as the copies of a concatenation, make one line."""
     cycles: dict[str, int] = {}
     for address, layer in emission.row_layers.items():
         cycles[layer] = cycles.get(layer, 0) + row_cycles.get(address, 0)
-    reports: dict[str, LayerReport] = {}
-    for step in steps:
-        macs = graph.macs(step.layer)
-        reports[step.name] = LayerReport(
-            step.name, step.kind, macs, cycles.get(step.name, 0), weight_bytes.get(step.name, 0)
+    reports = {
+        step.name: LayerReport(
+            step.name, step.kind, macs[step.layer.name], cycles.get(step.name, 0), weight_bytes.get(step.name, 0)
         )
+        for step in steps
+    }
     return list(reports.values())
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from emberline.compiler.checks import refuse
 from emberline.model.graph import Add, AveragePool, Concatenation, Convolution, Graph, Layer, MaxPool, Pad
 
 
@@ -114,8 +115,13 @@ class _Planner:
                 case MaxPool():
                     first = pooled.get(layer.name, layer)
                     self.result.steps.append(Step(first, first.inputs[0], layer.output, first.output, pool=layer))
-                case Convolution() | AveragePool() | Pad() if layer.name not in fused:
-                    self.result.steps.append(Step(layer, layer.inputs[0], layer.output, layer.output))
+                case Convolution() | AveragePool() | Pad():
+                    if layer.name not in fused:
+                        self.result.steps.append(Step(layer, layer.inputs[0], layer.output, layer.output))
+                case Concatenation():
+                    pass  # its parts are computed with the addition that follows
+                case _:
+                    raise refuse(layer, f"{type(layer).__name__} has no hardware yet")
         return self.result
 
     def _concatenate(self, layer: Concatenation, placed: set[str]) -> None:
