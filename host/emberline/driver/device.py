@@ -27,7 +27,7 @@ POLLS_PER_FRAME = 16
 MINIMUM_POLL_S = 20e-6
 PATIENCE = 20
 """A frame may take this many times its predicted time, plus ``PATIENCE_S``, without any progress."""
-PATIENCE_S = 1.0
+PATIENCE_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class Device:
                 if waited_s > idle_limit_s:
                     raise DeviceError(
                         f"{self.name}: frame {self._frames} of '{program.network}' made no progress for "
-                        f"{waited_s:.1f} s; predicted were {self._frame_s * 1e3:.3f} ms"
+                        f"{waited_s * 1e3:.1f} ms; predicted were {self._frame_s * 1e3:.3f} ms"
                     )
         self._clean = True
 
