@@ -16,7 +16,7 @@ nearest. So a network with scale 1 or 1/255 and zero point -128 gets p - 128. Wh
 image), pixels are refused and int8 codes are needed.
 
 An image of another size is scaled until it covers the input (bilinear, antialiased) and its centre is cut out. Arrays
-and ``.dat`` files of another size are errors.
+and ``.dat`` files of another size are errors. A ``Preprocessing`` replaces both rules for pixels: scaling and codes.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from emberline.driver.preprocessing import Preprocessing
 from emberline.errors import ImageError
 from emberline.model.graph import FeatureMap, Quantisation
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+_MODES = {1: "L", 3: "RGB"}
 _PIXEL_RANGES = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0))
 
 
@@ -53,19 +55,25 @@ class FrameSet:
     names: tuple[str, ...]
 
 
-def load_frames(source: str | Path, target: FeatureMap, limit: int | None = None) -> FrameSet:
+def load_frames(
+    source: str | Path, target: FeatureMap, limit: int | None = None, preprocessing: Preprocessing | None = None
+) -> FrameSet:
     """Frames for the network input ``target``, the first ``limit`` of them.
+
+    Parameters: ``preprocessing`` says what pixels mean; by default the input's quantisation does.
 
     Raises ``ImageError``, naming the file, for what is missing, damaged, empty or of the wrong shape or type.
     """
     path = Path(source)
+    if preprocessing is not None:
+        preprocessing.check(target)
     if limit is not None and limit < 1:
         raise ImageError(f"limit must be at least 1, not {limit}")
     if path.is_dir():
-        return _load_folder(path, target, limit)
+        return _load_folder(path, target, limit, preprocessing)
     if path.suffix.lower() == ".npz":
-        return _load_npz(path, target, limit)
-    return FrameSet(_load_file(path, target)[None], None, (path.name,))
+        return _load_npz(path, target, limit, preprocessing)
+    return FrameSet(_load_file(path, target, preprocessing)[None], None, (path.name,))
 
 
 def pixels_to_codes(pixels: NDArray[np.uint8], quantisation: Quantisation) -> NDArray[np.int8]:
@@ -82,7 +90,7 @@ def pixels_to_codes(pixels: NDArray[np.uint8], quantisation: Quantisation) -> ND
     raise ImageError(f"the input's codes span {low:.4g}..{high:.4g}, which is no range of pixels: pass int8 codes")
 
 
-def _load_npz(path: Path, target: FeatureMap, limit: int | None) -> FrameSet:
+def _load_npz(path: Path, target: FeatureMap, limit: int | None, preprocessing: Preprocessing | None) -> FrameSet:
     try:
         with np.load(path, allow_pickle=False) as archive:
             if "x" not in archive:
@@ -99,20 +107,26 @@ def _load_npz(path: Path, target: FeatureMap, limit: int | None) -> FrameSet:
     if y is not None and (y.shape not in ((len(x),), (len(x), 1)) or y.dtype.kind not in "iu"):
         raise ImageError(f"{path}: y must be {len(x)} integers, not {y.dtype} {y.shape}")
     labels = None if y is None else y.reshape(-1).astype(np.int64)
-    return FrameSet(_to_codes(x, target, path), labels, tuple(f"{path.name}[{index}]" for index in range(len(x))))
+    names = tuple(f"{path.name}[{index}]" for index in range(len(x)))
+    return FrameSet(_to_codes(x, target, path, preprocessing), labels, names)
 
 
-def _load_folder(path: Path, target: FeatureMap, limit: int | None) -> FrameSet:
+def list_folder(path: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> tuple[list[Path], list[int] | None]:
+    """The files of a folder and, from its ``labels.csv``, their labels. Raises ``ImageError`` where there are none."""
     labels = None
     if (path / "labels.csv").is_file():
         files, labels = _read_labels(path / "labels.csv")
     else:
-        suffixes = (*IMAGE_SUFFIXES, ".dat")
         files = sorted(each for each in path.iterdir() if each.suffix.lower() in suffixes)
     if not files:
-        raise ImageError(f"{path}: no images and no .dat files")
+        raise ImageError(f"{path}: no images" + (" and no .dat files" if ".dat" in suffixes else ""))
+    return files, labels
+
+
+def _load_folder(path: Path, target: FeatureMap, limit: int | None, preprocessing: Preprocessing | None) -> FrameSet:
+    files, labels = list_folder(path, (*IMAGE_SUFFIXES, ".dat"))
     files = files[:limit]
-    frames = np.stack([_load_file(each, target) for each in files])
+    frames = np.stack([_load_file(each, target, preprocessing) for each in files])
     return FrameSet(
         frames,
         None if labels is None else np.array(labels[:limit], np.int64),
@@ -142,7 +156,7 @@ def _read_labels(path: Path) -> tuple[list[Path], list[int]]:
     return files, labels
 
 
-def _load_file(path: Path, target: FeatureMap) -> NDArray[np.int8]:
+def _load_file(path: Path, target: FeatureMap, preprocessing: Preprocessing | None) -> NDArray[np.int8]:
     """One frame ``[H, W, C]``."""
     if not path.is_file():
         raise ImageError(f"{path}: no such file")
@@ -153,13 +167,17 @@ def _load_file(path: Path, target: FeatureMap) -> NDArray[np.int8]:
         return np.frombuffer(path.read_bytes(), np.int8).reshape(target.shape)
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise ImageError(f"{path}: neither .npz nor .dat nor an image ({', '.join(IMAGE_SUFFIXES)})")
-    return _to_codes(_load_image(path, target), target, path)
-
-
-def _load_image(path: Path, target: FeatureMap) -> NDArray[np.uint8]:
-    modes = {1: "L", 3: "RGB"}
-    if target.channels not in modes:
+    if target.channels not in _MODES:
         raise ImageError(f"{path}: images have 1 or 3 channels, but input '{target.name}' has {target.channels}")
+    pixels = load_pixels(path, target.shape, preprocessing or Preprocessing(order=_MODES[target.channels]))
+    return _to_codes(pixels, target, path, preprocessing)
+
+
+def load_pixels(path: Path, shape: tuple[int, int, int], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """An image as uint8 ``[H, W, C]`` of this shape, RGB or grey, scaled as ``preprocessing`` says.
+
+    Raises ``ImageError``, naming the file, for one that is damaged or deeper than 8 bits.
+    """
     try:
         with Image.open(path) as opened:
             image: Image.Image = ImageOps.exif_transpose(opened)
@@ -168,21 +186,22 @@ def _load_image(path: Path, target: FeatureMap) -> NDArray[np.uint8]:
             if image.has_transparency_data:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-            image = image.convert(modes[target.channels])
-            size = (target.width, target.height)
-            if image.size != size:
-                image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+            image = preprocessing.fit(image.convert(_MODES[preprocessing.channels]), *shape[:2])
             pixels = np.asarray(image, np.uint8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, MemoryError) as error:
         raise ImageError(f"{path}: cannot be read: {error}") from error
-    return pixels.reshape(target.shape)
+    return pixels.reshape(shape)
 
 
-def _to_codes(values: NDArray[np.int8] | NDArray[np.uint8], target: FeatureMap, path: Path) -> NDArray[np.int8]:
+def _to_codes(
+    values: NDArray[np.int8] | NDArray[np.uint8], target: FeatureMap, path: Path, preprocessing: Preprocessing | None
+) -> NDArray[np.int8]:
     if values.dtype == np.int8:
         return values.astype(np.int8)
     if values.dtype != np.uint8:
         raise ImageError(f"{path}: frames must be int8 codes or uint8 pixels, not {values.dtype}")
+    if preprocessing is not None:
+        return preprocessing.to_codes(values.astype(np.uint8), target.quantisation)
     try:
         return pixels_to_codes(values.astype(np.uint8), target.quantisation)
     except ImageError as error:
