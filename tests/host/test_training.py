@@ -67,7 +67,8 @@ def test_network_keeps_its_limits(network: EmberCifar10) -> None:
         if name not in ("image", "conv9", "pool", "logits", "scores"):
             assert feature_map.channels % 16 == 0, name
     state = {"epochs_done": 0, "seconds": 0.0, "recipe": {}}
-    description = describe_network(graph, state, {})
+    description = describe_network(graph, state, {}, "a note")
+    assert description["training"]["note"] == "a note"
     assert description["macs"] == graph.macs() and description["labels"][3] == "cat"
 
 
@@ -147,6 +148,17 @@ def test_one_epoch_lowers_the_loss_and_is_reproducible() -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert losses[0][-1] < losses[0][0]
     assert 0 <= train.measure_accuracy(average, pixels, labels, batch_size=20) <= 1
+
+
+def test_pass_ends_when_the_time_is_over() -> None:
+    pixels, labels = train.as_tensor(random_images(32))
+    recipe = train.Recipe(batch_size=16)
+    net = EmberCifar10()
+    before = net.conv1.conv.weight.detach().clone()
+    optimiser = train.make_optimiser(net, recipe)
+    arguments = (net, copy.deepcopy(net), optimiser, augment.pad_images(pixels), labels, recipe, 0)
+    assert train.train_epoch(*arguments, progress=lambda epochs_done: 1.0) == 0
+    assert torch.equal(net.conv1.conv.weight, before)
 
 
 def test_jpegs_are_read_with_their_class(tmp_path: Path) -> None:

@@ -42,9 +42,9 @@ def quantise_network(graph: FloatGraph, images: ImageSet, count: int = CALIBRATI
 
 
 def describe_network(
-    graph: Graph, state: dict[str, Any], accuracies: dict[str, dict[str, float | int]]
+    graph: Graph, state: dict[str, Any], accuracies: dict[str, dict[str, float | int]], note: str = ""
 ) -> dict[str, Any]:
-    """What the ``.json`` beside the network says."""
+    """What the ``.json`` beside the network says; ``note`` is what the recipe does not tell about the run."""
     return {
         "name": graph.name,
         "task": "CIFAR-10 classification",
@@ -60,6 +60,7 @@ def describe_network(
             "epochs_done": state["epochs_done"],
             "wall_seconds": round(state["seconds"]),
             "recipe": state["recipe"],
+            "note": note,
             "quantisation": f"post-training, calibrated on {CALIBRATION_IMAGES} training images",
         },
         "accuracy_percent": accuracies,
@@ -71,6 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, help="the .tflite file; a .json goes beside it")
+    parser.add_argument("--note", default="", help="what else to say about the training run")
     options = parser.parse_args()
     network, state = load_checkpoint(options.checkpoint)
     graph = quantise_network(fold_network(network), load_train())
@@ -84,7 +86,7 @@ def main() -> None:
         }
         print(name, accuracies[name], flush=True)
     options.output.write_bytes(model)
-    description = describe_network(graph, state, accuracies)
+    description = describe_network(graph, state, accuracies, options.note)
     options.output.with_suffix(".json").write_text(json.dumps(description, indent=2) + "\n")
     print(f"{options.output}: {len(model)} bytes, {graph.parameter_count} parameters, {graph.macs()} MAC")
 

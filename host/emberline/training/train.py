@@ -2,7 +2,8 @@
 
 SGD with Nesterov momentum, one-cycle learning rate (linear warm-up, then a cosine to zero), label smoothing, an
 exponential moving average of the weights, bfloat16 autocast. ``RUN/last.pt`` is written after every epoch; the same
-command resumes from it, also with another ``--epochs``: the learning rate depends only on the fraction done.
+command resumes from it, also with another ``--epochs``: the learning rate depends only on the fraction done. With
+``--seconds`` that is the fraction of the epochs or of the time, whichever is larger: a busy machine ends in time, too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import copy
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -105,16 +107,24 @@ def train_epoch(
     labels: torch.Tensor,
     recipe: Recipe,
     epoch: int,
+    progress: Callable[[float], float] | None = None,
 ) -> float:
-    """One pass in an order that depends only on the seed and the epoch. Returns the mean loss."""
+    """One pass in an order that depends only on the seed and the epoch. Returns the mean loss.
+
+    ``progress`` gives the fraction of the run done, from the epochs done (by default only from these); 1 ends the pass.
+    """
     generator = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
     order = torch.randperm(len(labels), generator=generator)
     steps = len(labels) // recipe.batch_size
     average_decay = min(recipe.average_decay, 1 - 1 / (2 + epoch * steps / 10))
     network.train()
-    total = 0.0
+    losses = []
     for step in range(steps):
-        rate = recipe.rate((epoch + step / steps) / recipe.epochs)
+        epochs_done = epoch + step / steps
+        done = progress(epochs_done) if progress else epochs_done / recipe.epochs
+        if done >= 1:
+            break
+        rate = recipe.rate(done)
         for group in optimiser.param_groups:
             group["lr"] = rate
         chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
@@ -126,12 +136,15 @@ def train_epoch(
         loss.backward()
         optimiser.step()
         update_average(average, network, average_decay)
-        total += loss.item()
-    return total / steps
+        losses.append(loss.item())
+    return sum(losses) / max(len(losses), 1)
 
 
-def run_training(recipe: Recipe, output: Path, eval_every: int = 5) -> None:
-    """Train, or resume what lies in ``output``, until ``recipe.epochs``; log a line an epoch to standard output."""
+def run_training(recipe: Recipe, output: Path, seconds_limit: float = math.inf, eval_every: int = 5) -> None:
+    """Train, or resume what lies in ``output``, until ``recipe.epochs`` or for ``seconds_limit`` with what went before.
+
+    Logs a line an epoch to standard output.
+    """
     pixels, labels = as_tensor(load_train())
     padded = pad_images(pixels, PADDING_PIXELS)
     del pixels
@@ -149,13 +162,18 @@ def run_training(recipe: Recipe, output: Path, eval_every: int = 5) -> None:
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         first, seconds = state["epochs_done"], state["seconds"]
-    for epoch in range(first, recipe.epochs):
+    epoch, clock = first, time.monotonic() - seconds
+
+    def progress(epochs_done: float) -> float:
+        return min(max(epochs_done / recipe.epochs, (time.monotonic() - clock) / seconds_limit), 1.0)
+
+    while progress(epoch) < 1:
         started = time.monotonic()
-        loss = train_epoch(network, average, optimiser, padded, labels, recipe, epoch)
+        loss = train_epoch(network, average, optimiser, padded, labels, recipe, epoch, progress)
         seconds += time.monotonic() - started
-        done = epoch + 1
+        epoch = done = epoch + 1
         line = f"epoch {done}/{recipe.epochs} loss {loss:.4f} seconds {seconds:.0f}"
-        if done % eval_every == 0 or done == recipe.epochs:
+        if done % eval_every == 0 or progress(done) >= 1:
             line += f" test {100 * measure_accuracy(average, test_pixels, test_labels):.2f} %"
         print(line, flush=True)
         state = {
@@ -179,9 +197,10 @@ def main() -> None:
     parser.add_argument("--weight-decay", type=float, default=Recipe.weight_decay)
     parser.add_argument("--label-smoothing", type=float, default=Recipe.label_smoothing)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="end after so many seconds of training in all")
     options = vars(parser.parse_args())
-    output = options.pop("output")
-    run_training(Recipe(**options), output)
+    output, seconds_limit = options.pop("output"), options.pop("seconds")
+    run_training(Recipe(**options), output, seconds_limit)
 
 
 if __name__ == "__main__":
