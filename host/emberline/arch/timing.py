@@ -14,15 +14,19 @@ from emberline.arch import isa
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Opcode
 
-FETCH_CYCLES = 3
-"""From the request of an instruction to its first word: address, memory, decoding."""
+HEAD_CYCLES = 3
+"""From the request of an instruction to its first word: address, memory, register."""
+
+EXECUTE_CYCLES = 1
+"""What an instruction of one word takes beyond that."""
 
 POINTER_CYCLES = 3
 """Resolving the pointers of a ROW: one cycle each, and these until the last is written back."""
 
 _MULTIPLIER = 3
 _RESCALER = _MULTIPLIER + 5
-_REQUANTISER = 4 + _RESCALER + 2
+_CLAMP = 3
+_REQUANTISER = 4 + _RESCALER + _CLAMP
 _ISSUE_TO_LANE = 2 + 2 + 1
 _POOLER = 1
 _COMBINER = 1
@@ -40,7 +44,7 @@ def sum_latency(architecture: Architecture) -> int:
 
 def addition_latency(architecture: Architecture) -> int:
     """Cycles of a group in the residual adder."""
-    return 1 + (1 + 4 + 1 + 3) + 1 + _RESCALER + 2 + architecture.lanes_out // architecture.adders
+    return 1 + (1 + 4 + 1 + 3) + 1 + _RESCALER + _CLAMP + architecture.lanes_out // architecture.adders
 
 
 def write_latency(architecture: Architecture, *, add: bool = False, copy: bool = False) -> int:
@@ -89,12 +93,12 @@ def predict(architecture: Architecture, words: Sequence[int]) -> FrameTiming:
     attributed: dict[int, int] = {}
     for address, opcode, row in _executed(words):
         if opcode is not Opcode.ROW:
-            request += FETCH_CYCLES
+            request += HEAD_CYCLES + EXECUTE_CYCLES
             continue
         operands = 3 if row["add"] or row["pool"] else 2
-        ready = request + FETCH_CYCLES + isa.row_word_count(row) - 1 + operands + POINTER_CYCLES
+        ready = request + HEAD_CYCLES + isa.row_word_count(row) - 1 + operands + POINTER_CYCLES
         cleared = written[1] if row["fence"] else written[0]
-        taken = max(ready + 1, end, cleared + 2)
+        taken = max(ready + 1, end + 1, cleared + 2)
         if current is not None:
             attributed[current] = attributed.get(current, 0) + taken - start
             start = taken

@@ -172,7 +172,11 @@ class Accelerator(wiring.Component):
             m.d.sync += context.eq(~context)
         with m.If(self.clear):
             m.d.sync += context.eq(0)
-        self._build_contexts(m, taken, context)
+        # The later stages have time: their copies are made a cycle later, and the hand-over drives few registers.
+        late_context = Signal()
+        late_taken = Signal()
+        m.d.sync += [late_taken.eq(taken), late_context.eq(context)]
+        self._build_contexts(m, late_taken, late_context)
         return issuer
 
     def _build_contexts(self, m: Module, taken: Value, context: Value) -> None:

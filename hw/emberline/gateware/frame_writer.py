@@ -79,6 +79,16 @@ class FrameWriter(wiring.Component):
         start_words = Signal(ADDRESS_WIDTH)
         m.d.comb += start_words.eq(config.start >> group_bits)
 
+        # Comparisons are with the last of each, computed when the settings have come.
+        last_channel, last_column, last_stored = Signal(8), Signal(12), Signal(12)
+        last_row = Signal(ROW_COUNT_WIDTH)
+        m.d.sync += [
+            last_channel.eq(config.channels - 1),
+            last_column.eq(config.columns - 1),
+            last_stored.eq(config.stored_columns - 1),
+            last_row.eq(config.ring_rows - 1),
+        ]
+
         # The ring: where rows are being written, where the next good row begins, how many rows there are.
         address = Signal(ADDRESS_WIDTH)
         row = Signal(ROW_COUNT_WIDTH)  # row of the ring that is being written
@@ -107,13 +117,14 @@ class FrameWriter(wiring.Component):
         byte = Signal(8)
         padding = Signal()  # the row's bytes are in, words are still missing: zeros come from the right
         pixel_done = Signal()
-        m.d.comb += pixel_done.eq(channel == config.channels - 1)
+        m.d.comb += pixel_done.eq(channel == last_channel)
 
         with m.Switch(state):
             with m.Case(State.SIZE):
                 # columns * channels, one addition per cycle
-                m.d.sync += [row_bytes.eq(row_bytes + config.columns), channel.eq(channel + 1)]
-                with m.If(pixel_done):
+                with m.If(channel != config.channels):
+                    m.d.sync += [row_bytes.eq(row_bytes + config.columns), channel.eq(channel + 1)]
+                with m.Else():
                     m.d.sync += [free.eq(config.ring_rows), state.eq(State.ROW)]
             with m.Case(State.ROW):
                 m.d.comb += fresh.eq(1)
@@ -139,18 +150,18 @@ class FrameWriter(wiring.Component):
                         m.d.sync += [channel.eq(0), skip.eq(skip - 1), column.eq(column + ~padding)]
                         with m.If((skip == 0) & (stored != config.stored_columns)):
                             m.d.sync += state.eq(State.STORE)
-                        with m.Elif((column == config.columns - 1) & (stored == config.stored_columns)):
+                        with m.Elif((column == last_column) & (stored == config.stored_columns)):
                             m.d.sync += state.eq(State.NEXT)
             with m.Case(State.STORE):
                 m.d.comb += self.o_valid.eq(1)
                 with m.If(self.i_ready):
                     m.d.sync += [address.eq(address + 1), stored.eq(stored + 1), skip.eq(config.stride - 1)]
                     m.d.sync += state.eq(State.SHIFT)
-                    with m.If((column == config.columns) & (stored == config.stored_columns - 1)):
+                    with m.If((column == config.columns) & (stored == last_stored)):
                         m.d.sync += state.eq(State.NEXT)
             with m.Case(State.NEXT):
                 m.d.sync += [row.eq(row + 1), pending.eq(pending + 1), state.eq(State.ROW)]
-                with m.If(row == config.ring_rows - 1):
+                with m.If(row == last_row):
                     m.d.sync += [row.eq(0), address.eq(start_words)]
 
         released = Signal(8)

@@ -64,10 +64,19 @@ class Pooler(wiring.Component):
         columns_left = Signal(12)
         given = Signal(12)
         skip = Signal(4)
-        # The maximum of the columns before: of the last one, of the last two, …
+        skip_now, left_now, given_now = Signal(4), Signal(12), Signal(12)
+        m.d.comb += [
+            skip_now.eq(Mux(start, settings.pool_first, skip)),
+            left_now.eq(Mux(start, settings.columns - 1, columns_left)),
+            given_now.eq(Mux(start, 0, given)),
+        ]
+        # Columns of the window that are there: fewer where the row ends before the window does.
+        reach = Signal(signed(5))
+        m.d.comb += reach.eq(settings.pool_window - skip_now)
+        # The maximum of this column and those before it, kept for the next one
         group = self.i_group
         lowest = C(-128, signed(8))
-        before = group  # maximum of this column and those before it
+        before = group
         result = [group[lane] for lane in range(lanes_out)]
         for age in range(1, MAX_POOL_WINDOW):
             past = Signal.like(group, name=f"maximum_of_{age}", reset_less=True)
@@ -77,15 +86,9 @@ class Pooler(wiring.Component):
             m.d.comb += [known[lane].eq(Mux(start, lowest, past[lane])) for lane in range(lanes_out)]
             wider = Signal.like(group, name=f"wider_{age}")
             m.d.comb += [wider[lane].eq(value) for lane, value in enumerate(maximum(group, known, lanes_out))]
-            result = [Mux(settings.pool_window > age, wider[lane], result[lane]) for lane in range(lanes_out)]
+            result = [Mux(reach > age, wider[lane], result[lane]) for lane in range(lanes_out)]
             before = wider
 
-        skip_now, left_now, given_now = Signal(4), Signal(12), Signal(12)
-        m.d.comb += [
-            skip_now.eq(Mux(start, settings.pool_first, skip)),
-            left_now.eq(Mux(start, settings.columns - 1, columns_left)),
-            given_now.eq(Mux(start, 0, given)),
-        ]
         last = left_now == 0
         give = ((skip_now == 0) | last) & (given_now != settings.pool_columns)
         m.d.sync += self.o_valid.eq(self.i_valid & give)

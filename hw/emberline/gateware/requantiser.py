@@ -79,13 +79,11 @@ class Requantiser(wiring.Component):
             scale.multiplier.eq(delayed(m, parameters.multiplier, 3, name="multiplier")),
             scale.shift.eq(delayed(m, parameters.right_shift[:5], 3, name="right")),
         ]
-        # Cycles 13, 14: zero point, clamp
-        context = delayed(m, context, 3 + rescaler.LATENCY, name="context")
-        chosen = self.settings[context]
-        clamp = self.settings[delayed(m, context, 1, name="clamp_context")]
+        # Cycles 13 to 15: saturate, zero point, clamp
+        zero_context = delayed(m, context, 4 + rescaler.LATENCY, name="zero_context")
+        clamp_context = delayed(m, zero_context, 1, name="clamp_context")
+        zero, clamp = self.settings[zero_context].target_zero, self.settings[clamp_context]
         m.d.comb += self.o_value.eq(
-            rescaler.saturate_and_clamp(
-                m, scale.result, chosen.target_zero, clamp.clamp_min, clamp.clamp_max, name="result"
-            )
+            rescaler.saturate_and_clamp(m, scale.result, zero, clamp.clamp_min, clamp.clamp_max, name="result")
         )
         return m

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -36,11 +36,12 @@ class Rescaler(wiring.Component):
         shift = delayed(m, self.shift, multiplier.LATENCY + 1, name="shift")
         high = self._high_multiply(m)
         # Cycle +3: half a unit of the last place, less one for negative numbers: rounds half away from zero
-        half = Signal(31, reset_less=True)
+        half, half_negative = Signal(31, reset_less=True), Signal(signed(32), reset_less=True)
         shift_half = delayed(m, shift, 1, name="shift_half")
-        m.d.sync += half.eq((C(1, 32) << shift) >> 1)
+        unit = (C(1, 32) << shift) >> 1
+        m.d.sync += [half.eq(unit), half_negative.eq(unit - shift.any())]
         nudged = Signal(signed(33), reset_less=True)
-        m.d.sync += nudged.eq(high + half - Mux(shift_half.any(), high[-1], 0))
+        m.d.sync += nudged.eq(high + Mux(high[-1], half_negative, half))
         # Cycles +4, +5: shift right, eights first
         shift_coarse = delayed(m, shift_half, 1, name="shift_coarse")
         coarse = Signal(signed(33), reset_less=True)
@@ -77,17 +78,23 @@ class Rescaler(wiring.Component):
         return high
 
 
-def saturate_and_clamp(m: Module, value: Signal, zero: Signal, low: Signal, high: Signal, *, name: str) -> Signal:
-    """``clamp(value + zero, low, high)`` as int8, two cycles later; ``low`` and ``high`` are read one cycle later."""
-    fits = (value[9:] == value[9].replicate(len(value) - 9)) if len(value) > 10 else C(1, 1)
-    narrow = Mux(fits, value[:10].as_signed(), Mux(value[-1], C(-512, signed(10)), C(511, signed(10))))
+CLAMP_LATENCY = 3
+"""Cycles of `saturate_and_clamp`."""
+
+
+def saturate_and_clamp(m: Module, value: Value, zero: Value, low: Value, high: Value, *, name: str) -> Signal:
+    """``clamp(value + zero, low, high)`` as int8, ``CLAMP_LATENCY`` cycles later.
+
+    ``zero`` is read one cycle after ``value``, ``low`` and ``high`` two.
+    """
+    fits = value[9:] == value[9].replicate(len(value) - 9)
+    limit = Mux(value[-1], C(-512, signed(10)), C(511, signed(10)))
+    narrow = Signal(signed(10), name=f"{name}_narrow", reset_less=True)
     shifted = Signal(signed(11), name=f"{name}_shifted", reset_less=True)
     clamped = Signal(signed(8), name=f"{name}_clamped", reset_less=True)
     m.d.sync += [
+        narrow.eq(Mux(fits, value[:10].as_signed(), limit)),
         shifted.eq(narrow + zero),
         clamped.eq(Mux(shifted < low, low, Mux(shifted > high, high, shifted))),
     ]
     return clamped
-
-
-CLAMP_LATENCY = 2

@@ -51,16 +51,20 @@ def _input_scale(m: Module, value: Value, setting: Callable[[str, int], Value], 
     # Cycle 6
     scaled = Signal(signed(32), name=f"{name}_scaled", reset_less=True)
     half = Signal(31, name=f"{name}_half", reset_less=True)
+    half_negative = Signal(signed(32), name=f"{name}_half_negative", reset_less=True)
+    shift = setting(f"{operand}_shift", 5)
+    unit = (C(1, 32) << shift) >> 1
     m.d.sync += [
         scaled.eq((product + (1 << 10)) >> 11),
-        half.eq((C(1, 32) << setting(f"{operand}_shift", 5)) >> 1),
+        half.eq(unit),
+        half_negative.eq(unit - shift.any()),
     ]
     # Cycles 7 to 9: rounding shift right
     nudged = Signal(signed(33), name=f"{name}_nudged", reset_less=True)
     coarse = Signal(signed(33), name=f"{name}_coarse", reset_less=True)
     fine = Signal(signed(32), name=f"{name}_fine", reset_less=True)
     m.d.sync += [
-        nudged.eq(scaled + half - Mux(setting(f"{operand}_shift", 6).any(), scaled[-1], 0)),
+        nudged.eq(scaled + Mux(scaled[-1], half_negative, half)),
         coarse.eq(nudged >> Cat(C(0, 3), setting(f"{operand}_shift", 7)[3:])),
         fine.eq(coarse >> setting(f"{operand}_shift", 8)[:3]),
     ]
@@ -160,9 +164,9 @@ class ResidualAdder(wiring.Component):
         return rescaler.saturate_and_clamp(
             m,
             scale.result,
-            setting("sum_zero", stage),
-            setting("sum_min", stage + 1),
-            setting("sum_max", stage + 1),
+            setting("sum_zero", stage + 1),
+            setting("sum_min", stage + 2),
+            setting("sum_max", stage + 2),
             name=name,
         )
 

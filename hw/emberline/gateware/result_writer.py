@@ -59,8 +59,9 @@ class ResultWriter(wiring.Component):
         m.d.comb += settings.eq(self.settings[self.i_context])
         first = Signal(init=1)
         column, group = Signal(12), Signal(12)
-        base, address = Signal(ADDRESS_WIDTH), Signal(ADDRESS_WIDTH)
-        now, base_now = Signal(ADDRESS_WIDTH), Signal(ADDRESS_WIDTH)
+        base, address, now, base_now = (
+            Signal.like(self.o_address, name=name) for name in ("base", "address", "now", "base_now")
+        )
         columns_left, groups_left = Signal(12), Signal(12)
         with m.If(first):
             m.d.comb += [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -14,8 +14,6 @@ from emberline.gateware.structures import delayed, structure
 
 LATENCY = 2
 """Cycles from a step of the loops to the address at the activation buffer."""
-
-OFFSET_WIDTH = 18
 
 _FIELDS = (
     "hold_weight",
@@ -50,11 +48,26 @@ def settings_layout(architecture: Architecture) -> data.StructLayout:
     )
 
 
+class Countdown:
+    """A loop counter whose test for the last step is a register: ``last`` is ready when the step is."""
+
+    def __init__(self, width: int, name: str) -> None:
+        self._left = Signal(width, name=f"{name}_left", reset_less=True)
+        self.last = Signal(name=f"{name}_last", reset_less=True)
+
+    def load(self, count: Value) -> list:
+        """Begin ``count`` steps, at least one."""
+        return [self._left.eq(count), self.last.eq(count == 1)]
+
+    def step(self) -> list:
+        return [self._left.eq(self._left - 1), self.last.eq(self._left == 2)]
+
+
 class RowIssuer(wiring.Component):
     """One tap each cycle: an activation address, a weight address and what the lanes shall do with them.
 
-    A ROW occupies the issuer for ``groups * (parameter_words + columns * (idle + taps))`` cycles; the next one may
-    follow in the cycle after its last.
+    A ROW occupies the issuer for ``groups * (parameter_words + columns * (idle + taps))`` cycles; the next one is taken
+    in the cycle after its last.
 
     Members:
         i_settings, i_valid, o_ready: the next ROW; it is taken when both are high.
@@ -87,6 +100,8 @@ class RowIssuer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         architecture = self._architecture
+        address_width = ceil_log2(architecture.activation_depth_words)
+        weight_shape = range(architecture.weight_depth_words)
         row = Signal(settings_layout(architecture), reset_less=True)
         context = Signal(reset_less=True)
         busy = Signal()
@@ -95,28 +110,29 @@ class RowIssuer(wiring.Component):
         # Group loop: parameters first, then the pixels
         loading = Signal()
         parameter = Signal(range(architecture.parameter_words), reset_less=True)
-        parameter_address = Signal(16, reset_less=True)
-        group_weight = Signal(16, reset_less=True)
-        groups_left = Signal(12, reset_less=True)
-        # Pixel loop
-        columns_left = Signal(12, reset_less=True)
-        idle_left = Signal(16, reset_less=True)
-        pixel_base = Signal(signed(OFFSET_WIDTH), reset_less=True)
+        parameter_address = Signal(weight_shape, reset_less=True)
+        group_weight = Signal(weight_shape, reset_less=True)
+        groups = Countdown(12, "groups")
+        # Pixel loop; offsets count words from the start of a source row, padding before it
+        offset_shape = signed(address_width + 2)
+        columns = Countdown(12, "columns")
+        pixel_base = Signal(offset_shape, reset_less=True)
+        idling = Signal(reset_less=True)
+        idle = Countdown(16, "idle")
         # Tap loops
         first = Signal(reset_less=True)
-        rows_left = Signal(8, reset_less=True)
-        taps_left = Signal(8, reset_less=True)
-        words_left = Signal(12, reset_less=True)
-        row_base = Signal(ceil_log2(architecture.activation_depth_words), reset_less=True)
-        tap_base = Signal(signed(OFFSET_WIDTH), reset_less=True)
-        offset = Signal(signed(OFFSET_WIDTH), reset_less=True)
-        weight = Signal(16, reset_less=True)
+        rows = Countdown(8, "rows")
+        taps = Countdown(8, "taps")
+        words = Countdown(12, "words")
+        row_base = Signal(address_width, reset_less=True)
+        tap_base = Signal(offset_shape, reset_less=True)
+        offset = Signal(offset_shape, reset_less=True)
+        weight = Signal(weight_shape, reset_less=True)
 
-        last_word, last_tap, last_row = words_left == 0, taps_left == 0, rows_left == 0
         tap, pixel_end = Signal(), Signal()
         m.d.comb += [
-            tap.eq(busy & ~loading & (idle_left == 0)),
-            pixel_end.eq(tap & last_word & last_tap & last_row),
+            tap.eq(busy & ~loading & ~idling),
+            pixel_end.eq(tap & words.last & taps.last & rows.last),
         ]
         next_row = Mux(row_base >= row.row_threshold, row_base + row.row_back, row_base + row.row_step)
         start_tap = (offset, tap_base)
@@ -125,50 +141,51 @@ class RowIssuer(wiring.Component):
             m.d.sync += [
                 parameter.eq(parameter + 1),
                 parameter_address.eq(parameter_address + 1),
-                columns_left.eq(row.columns - 1),
                 pixel_base.eq(-row.pad_words),
                 *[base.eq(-row.pad_words) for base in start_tap],
+                *columns.load(row.columns),
             ]
             with m.If(parameter == architecture.parameter_words - 1):
                 m.d.sync += loading.eq(0)
         with m.Elif(tap):
-            m.d.sync += [first.eq(0), weight.eq(weight + ~row.hold_weight), words_left.eq(words_left - 1)]
-            m.d.sync += offset.eq(offset + 1)
-            with m.If(last_word):
-                m.d.sync += [words_left.eq(row.channel_words - 1), taps_left.eq(taps_left - 1)]
+            m.d.sync += [first.eq(0), weight.eq(weight + ~row.hold_weight), *words.step(), offset.eq(offset + 1)]
+            with m.If(words.last):
+                m.d.sync += [*words.load(row.channel_words), *taps.step()]
                 m.d.sync += [base.eq(tap_base + row.tap_step) for base in start_tap]
-                with m.If(last_tap):
-                    m.d.sync += [taps_left.eq(row.kernel_columns - 1), rows_left.eq(rows_left - 1)]
+                with m.If(taps.last):
+                    m.d.sync += [*taps.load(row.kernel_columns), *rows.step(), row_base.eq(next_row)]
                     m.d.sync += [base.eq(pixel_base) for base in start_tap]
-                    m.d.sync += row_base.eq(next_row)
             with m.If(pixel_end):
-                m.d.sync += [columns_left.eq(columns_left - 1), pixel_base.eq(pixel_base + row.pixel_step)]
+                m.d.sync += [*columns.step(), pixel_base.eq(pixel_base + row.pixel_step)]
                 m.d.sync += [base.eq(pixel_base + row.pixel_step) for base in start_tap]
-                with m.If(columns_left == 0):
+                with m.If(columns.last):
                     m.d.sync += [
-                        loading.eq(1),
+                        loading.eq(~groups.last),
+                        busy.eq(~groups.last),
                         parameter.eq(0),
                         group_weight.eq(group_weight + row.weight_step),
-                        groups_left.eq(groups_left - 1),
+                        *groups.step(),
                         bank.eq(~bank),
                     ]
-                    with m.If(groups_left == 0):
-                        m.d.comb += self.o_end.eq(1)
-                        m.d.sync += [busy.eq(0), loading.eq(0)]
         with m.Else():
-            m.d.sync += idle_left.eq(idle_left - 1)
+            m.d.sync += [*idle.step(), idling.eq(~idle.last)]
         # Before every pixel, the tap loops start over.
         with m.If(loading | pixel_end):
             m.d.sync += [
                 first.eq(1),
-                idle_left.eq(row.idle),
-                words_left.eq(row.channel_words - 1),
-                taps_left.eq(row.kernel_columns - 1),
-                rows_left.eq(row.kernel_rows - 1),
+                idling.eq(row.idle != 0),
+                *idle.load(row.idle),
+                *words.load(row.channel_words),
+                *taps.load(row.kernel_columns),
+                *rows.load(row.kernel_rows),
                 row_base.eq(row.source),
                 weight.eq(group_weight),
             ]
-        m.d.comb += [self.o_ready.eq(~busy | self.o_end), self.o_busy.eq(busy)]
+        m.d.comb += [
+            self.o_ready.eq(~busy),
+            self.o_busy.eq(busy),
+            self.o_end.eq(pixel_end & columns.last & groups.last),
+        ]
         with m.If(self.i_valid & self.o_ready):
             m.d.sync += [
                 row.eq(self.i_settings),
@@ -178,7 +195,7 @@ class RowIssuer(wiring.Component):
                 parameter.eq(0),
                 parameter_address.eq(self.i_settings.parameter_address),
                 group_weight.eq(self.i_settings.weight_address),
-                groups_left.eq(self.i_settings.groups - 1),
+                *groups.load(self.i_settings.groups),
             ]
 
         # Cycle 1

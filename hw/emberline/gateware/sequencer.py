@@ -33,12 +33,13 @@ class State(enum.Enum):
     REQUEST = 1
     WAIT = 2
     HEAD = 3
-    BODY = 4
-    APPLY = 5
-    POINTERS = 6
-    READY = 7
-    BEGIN = 8
-    END = 9
+    EXECUTE = 4
+    BODY = 5
+    APPLY = 6
+    POINTERS = 7
+    READY = 8
+    BEGIN = 9
+    END = 10
 
 
 class Sequencer(wiring.Component):
@@ -192,8 +193,8 @@ class Sequencer(wiring.Component):
         m.d.sync += [operand_4.eq(operand_3), valid_4.eq(valid_3)]
         wrapped = Mux(beyond[-1], total_3, beyond + field("start", operand_4))
         self._pointer_last = valid_4 & (operand_4 == self._last_operand)
-        setting = data.View(structure(isa.SET), self._word[: isa.SET.width])
-        is_set = (self._state == State.HEAD) & (setting.opcode == Opcode.SET)
+        setting = data.View(structure(isa.SET), self._shadow[0][: isa.SET.width])
+        is_set = (self._state == State.EXECUTE) & (setting.opcode == Opcode.SET)
         m.d.comb += [
             self._pointer_write.en.eq(valid_4 | is_set),
             self._pointer_write.addr.eq(Mux(valid_4, field("pointer", operand_4), setting.pointer)),
@@ -216,9 +217,8 @@ class Sequencer(wiring.Component):
 
     def _control(self, m: Module) -> None:
         state, word = self._state, self._word
-        opcode = Signal(4)
-        m.d.comb += opcode.eq(word[:4])
-        begin = data.View(structure(isa.BEGIN), word[: isa.BEGIN.width])
+        head = self._shadow[0]
+        begin = data.View(structure(isa.BEGIN), head[: isa.BEGIN.width])
         begin_address = Signal.like(self._address)
         self._program_counter = counter = Signal.like(self._address)
         begin_rows = Signal(12)
@@ -247,11 +247,19 @@ class Sequencer(wiring.Component):
             with m.Case(State.WAIT):
                 m.d.sync += state.eq(State.HEAD)
             with m.Case(State.HEAD):
-                m.d.sync += [self._shadow[0].eq(word), self._index.eq(1)]
+                m.d.sync += [
+                    self._shadow[0].eq(word),
+                    self._index.eq(1),
+                    self._length.eq(self._instruction_length(word)),
+                    state.eq(State.EXECUTE),
+                ]
+                with m.If((word[:4] == Opcode.FRAME) | (word[:4] == Opcode.RESULT) | (word[:4] == Opcode.ROW)):
+                    m.d.sync += state.eq(State.BODY)
+            with m.Case(State.EXECUTE):
                 m.d.sync += fetch(counter + 1)
                 with m.If(counter == self._architecture.program_depth_words - 1):
-                    m.d.comb += fault.eq(Mux(opcode == Opcode.END, Fault.NONE, Fault.ADDRESS))
-                with m.Switch(opcode):
+                    m.d.comb += fault.eq(Mux(head[:4] == Opcode.END, Fault.NONE, Fault.ADDRESS))
+                with m.Switch(head[:4]):
                     with m.Case(Opcode.SET):
                         pass
                     with m.Case(Opcode.LOOP, Opcode.NEXT):
@@ -264,9 +272,6 @@ class Sequencer(wiring.Component):
                         ]
                     with m.Case(Opcode.END):
                         m.d.sync += state.eq(State.END)
-                    with m.Case(Opcode.FRAME, Opcode.RESULT, Opcode.ROW):
-                        m.d.sync += [state.eq(State.BODY), counter.eq(counter), self._address.eq(self._address + 1)]
-                        m.d.sync += self._length.eq(self._instruction_length(opcode, word))
                     with m.Default():
                         m.d.comb += fault.eq(Fault.OPCODE)
             with m.Case(State.BODY):
@@ -312,20 +317,18 @@ class Sequencer(wiring.Component):
             m.d.sync += [self.fault.eq(fault), state.eq(State.STOPPED)]
 
     @staticmethod
-    def _instruction_length(opcode: Value, word: Value) -> Value:
+    def _instruction_length(word: Value) -> Value:
+        """Words of the FRAME, RESULT or ROW that begins with ``word``."""
         row = data.View(structure(isa.ROW), Cat(word, C(0, isa.ROW.width - WORD_WIDTH)))
         plain = isa.ROW.word_count
         row_length = Mux(row.add, plain + isa.ADD.word_count, Mux(row.pool, plain + isa.POOL.word_count, plain))
-        return Mux(
-            opcode == Opcode.ROW,
-            row_length,
-            Mux(opcode == Opcode.FRAME, isa.FRAME.word_count, isa.RESULT.word_count),
-        )
+        other = Mux(row.opcode == Opcode.FRAME, isa.FRAME.word_count, isa.RESULT.word_count)
+        return Mux(row.opcode == Opcode.ROW, row_length, other)
 
     def _loop(self, m: Module, fetch: object, fault: Signal) -> None:
         """LOOP and NEXT, with a stack of ``LOOP_DEPTH``."""
-        word, counter = self._word, self._program_counter
-        loop = data.View(structure(isa.LOOP), word[: isa.LOOP.width])
+        counter = self._program_counter
+        loop = data.View(structure(isa.LOOP), self._shadow[0][: isa.LOOP.width])
         starts = Array(Signal.like(counter, name=f"loop_start_{i}") for i in range(isa.LOOP_DEPTH))
         lefts = Array(Signal(16, name=f"loop_left_{i}") for i in range(isa.LOOP_DEPTH))
         depth = self._loop_depth
