@@ -17,7 +17,7 @@ MACHINE = Architecture("test", 4, 4, activation_depth_words=65536, weight_depth_
 
 
 def wide_maximum(net: Network) -> Graph:
-    return net.graph(net.max_pool("input", (2, 4)))
+    return net.graph(net.max_pool("input", (1, 8), (1, 1), Padding(0, 0, 0, 7)))
 
 
 def rare_maximum(net: Network) -> Graph:
@@ -56,7 +56,7 @@ def huge_mean(net: Network) -> Graph:
 
 
 CASES: list[tuple[Callable[[Network], Graph], str]] = [
-    (wide_maximum, "layer 'pool0': a maximum over at most 3 columns can run, not over 4"),
+    (wide_maximum, "layer 'pool0': a maximum over at most 3 columns can run, not over 8"),
     (rare_maximum, "layer 'pool0': a maximum every 15 columns at most can run, not every 16"),
     (maximum_far_beyond, "layer 'pool0': only the last window may reach beyond the row: padding 2 on the right"),
     (sum_of_the_input, "layer 'add0': the network's input cannot be added to itself"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from graph_cases import Network, same
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_graphs import Limits, graphs, random_frames, random_graph
 
@@ -23,7 +23,7 @@ from emberline.compiler.frontends.tflite_reader import read_tflite
 from emberline.errors import CompileError, EmulationError, ImageError, ProgramError
 from emberline.model import network
 from emberline.model.emulator import Emulator
-from emberline.model.graph import Graph, MaxPool, Padding
+from emberline.model.graph import Graph, Padding
 from emberline.model.machine import Machine
 
 LANES = ((4, 4), (8, 8), (8, 4), (16, 8), (16, 16), (16, 4), (32, 8))
@@ -55,11 +55,6 @@ def assert_equal_to_model(graph: Graph, architecture: Architecture, frames: np.n
     return program
 
 
-def fits_the_machine(graph: Graph) -> bool:
-    """Whether every maximum is narrow enough."""
-    return all(layer.window[1] <= 3 for layer in graph.layers if isinstance(layer, MaxPool))
-
-
 # --- whole networks
 
 
@@ -67,14 +62,13 @@ def fits_the_machine(graph: Graph) -> bool:
 @pytest.mark.parametrize("seed", range(12))
 def test_random_networks(lanes: tuple[int, int], seed: int) -> None:
     rng = np.random.default_rng([seed, *lanes])
-    graph = next(filter(fits_the_machine, (random_graph(rng, LIMITS) for _ in range(100))))
+    graph = random_graph(rng, LIMITS)
     assert_equal_to_model(graph, machine(*lanes), random_frames(rng, graph, 3))
 
 
 @given(graphs(LIMITS), st.sampled_from(LANES), st.integers(0, 99))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_network(graph: Graph, lanes: tuple[int, int], seed: int) -> None:
-    assume(fits_the_machine(graph))
     assert_equal_to_model(graph, machine(*lanes), random_frames(np.random.default_rng(seed), graph, 2))
 
 
@@ -180,6 +174,10 @@ CASES = {
     "maximum behind an unaligned concatenation": lambda n: n.max_pool(
         n.concatenate([n.convolution("input", 5, (1, 1)), n.convolution("input", 7, (1, 1))]), (2, 2)
     ),
+    "maximum of wide windows": lambda n: n.max_pool(
+        n.convolution("input", 5, (1, 1)), (2, 6), (1, 2), Padding(1, 0, 4, 3)
+    ),
+    "maximum of everything": lambda n: n.max_pool(n.convolution("input", 12, (1, 1)), (6, 7)),
     "maximum in a concatenation": lambda n: n.concatenate(
         [n.convolution("input", 7, (2, 2)), n.max_pool(n.convolution("input", 4, (1, 1)), (2, 2))]
     ),
@@ -415,4 +413,4 @@ def test_compile_errors_are_the_only_errors_of_small_machines() -> None:
             refusals.append(str(error))
     assert compiled > 0
     assert len(refusals) > 0
-    assert all(re.search(r"layer '.*': .*(KiB|maximum)", refusal) for refusal in refusals), refusals
+    assert all(re.search(r"layer '.*': .*KiB", refusal) for refusal in refusals), refusals

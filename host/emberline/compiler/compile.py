@@ -13,6 +13,7 @@ from emberline.compiler.checks import check_graph, kib, refuse
 from emberline.compiler.emit import Emission, emit
 from emberline.compiler.legalise import legalise
 from emberline.compiler.lower import lower
+from emberline.compiler.narrow import narrow_maxima
 from emberline.compiler.placement import FramePacking, MisalignedSumError, Places, place
 from emberline.compiler.rows import Role, Schedule
 from emberline.compiler.steps import Step, plan_steps
@@ -36,7 +37,7 @@ def compile_graph(
     Raises ``CompileError``, naming the layer and the reason, for what the machine cannot do or hold.
     """
     macs = {layer.name: graph.macs(layer) for layer in graph.layers}
-    graph = legalise(graph)
+    graph = narrow_maxima(legalise(graph))
     check_graph(graph, architecture)
     steps, places = plan_places(graph, architecture)
     schedule = lower(graph, steps, places, architecture)
@@ -146,7 +147,7 @@ def _report(
         cycles[layer] = cycles.get(layer, 0) + row_cycles.get(address, 0)
     reports = {
         step.name: LayerReport(
-            step.name, step.kind, macs[step.layer.name], cycles.get(step.name, 0), weight_bytes.get(step.name, 0)
+            step.name, step.kind, macs.get(step.layer.name, 0), cycles.get(step.name, 0), weight_bytes.get(step.name, 0)
         )
         for step in steps
     }
