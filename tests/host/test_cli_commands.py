@@ -17,7 +17,17 @@ from emberline.zoo import CIFAR10_LABELS
 
 VERIFY_KEYS = ["network", "on", "against", "images", "outputs", "differing_outputs", "differing_images",
                "max_abs_difference", "accuracy"]  # fmt: skip
-RUN_KEYS = ["image", "class", "label", "confidence", "cycles", "predicted_cycles", "milliseconds", "outputs"]
+RUN_KEYS = [
+    "image",
+    "class",
+    "label",
+    "confidence",
+    "cycles",
+    "predicted_cycles",
+    "stall_cycles",
+    "milliseconds",
+    "outputs",
+]
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +142,15 @@ def test_run_of_a_program_on_the_emulator_has_cycles(
         assert entry["milliseconds"] == program.predicted_cycles / program.architecture.clock_hz * 1e3
         assert entry["outputs"] == expected["outputs"]
         assert entry["confidence"] == expected["confidence"]
+
+
+def test_preprocess_says_what_pixels_mean(capfd: pytest.CaptureFixture[str], photograph: Path) -> None:
+    arguments = ["run", "ember_cifar10", photograph, "--on", "model", "--json"]
+    plain = invoke(capfd, *arguments).json()
+    same = invoke(capfd, *arguments, "--preprocess", "scale=0.00392156863").json()
+    swapped = invoke(capfd, *arguments, "--preprocess", "order=BGR,scale=0.00392156863").json()
+    assert same == plain
+    assert swapped["images"][0]["outputs"] != plain["images"][0]["outputs"]
 
 
 def test_run_for_people_is_a_line_an_image(capfd: pytest.CaptureFixture[str], frames: Path) -> None:

@@ -6,9 +6,11 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from emberline.cli.networks import load_network
+from emberline.driver.preprocessing import Preprocessing
 from emberline.zoo import CIFAR10_LABELS, PACKAGE_FOLDER, ZOO, data_root, find_by_contents
 
 
@@ -30,6 +32,14 @@ def test_file_is_the_published_one_and_has_as_many_outputs_as_labels(name: str, 
     network = load_network(name)
     assert network.name == name
     assert network.scores.size == len(entry.labels)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_cifar_pixels_become_codes_by_subtracting_128(name: str, data_folder: Path) -> None:
+    quantisation = load_network(name).input.quantisation
+    preprocessing = Preprocessing.from_json(ZOO[name].preprocessing)
+    pixels = np.arange(256, dtype=np.uint8).reshape(-1, 1).repeat(3, axis=1)
+    assert (preprocessing.to_codes(pixels, quantisation) == pixels.astype(int) - 128).all()
 
 
 def test_labels_of_our_own_network_are_its_description_s() -> None:

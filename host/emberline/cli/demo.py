@@ -39,7 +39,7 @@ def demo(
     started = time.monotonic()
     network, architecture = load_network(NETWORK), find_architecture(arch)
     photographs = available_photographs()[:limit]
-    frames = load_all([str(each.path()) for each in photographs], network.input).frames
+    frames = load_all([str(each.path()) for each in photographs], network).frames
     program = network.compile(architecture)
     console.print_line(
         f"{network.name}: {program.macs:,} multiply-accumulates a frame on {architecture.multipliers} multipliers of "

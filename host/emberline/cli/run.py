@@ -26,6 +26,10 @@ def run(
         str | None, typer.Option(help="An architecture preset; default: the program's, or ulx3s-85f.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(help="What pixels mean, such as resize=256,order=BGR,mean=104/117/123; see docs/cli.md."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     from emberline.cli.engines import open_engine
@@ -34,7 +38,7 @@ def run(
 
     network = load_network(model)
     architecture = None if arch is None else find_architecture(arch)
-    frames = load_all(images, network.input, limit)
+    frames = load_all(images, network, limit, preprocess)
     entries = []
     machine, predicted = None, None
     if on != "model":
@@ -68,6 +72,7 @@ def describe(
         "confidence": confidence(scores, quantisation.scale, quantisation.zero_point, softmax=network.ends_in_softmax),
         "cycles": cycles,
         "predicted_cycles": predicted,
+        "stall_cycles": None if cycles is None else result.stall_cycles,
         "milliseconds": None if cycles is None or machine is None else milliseconds(cycles, machine),
         "outputs": {
             output: values.reshape(-1).tolist()

@@ -32,6 +32,10 @@ def verify(
     against: Annotated[Against, typer.Option(help="What is right: LiteRT, or numpy.")] = Against.LITERT,
     arch: Annotated[str, typer.Option(help="An architecture preset.")] = "ulx3s-85f",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(help="What pixels mean, such as resize=256,order=BGR,mean=104/117/123; see docs/cli.md."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     from emberline.cli.engines import open_engine, open_reference
@@ -41,7 +45,7 @@ def verify(
     network = load_network(model)
     network.need_graph("verifying")
     architecture = find_architecture(arch)
-    frames = load_all(images, network.input, limit)
+    frames = load_all(images, network, limit, preprocess)
     count = len(frames.frames)
     reference = open_reference(against.value, network)
     with open_engine(on.value, network, architecture) as engine:

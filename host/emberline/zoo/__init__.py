@@ -16,7 +16,6 @@ from typing import Any
 from emberline.errors import ModelError
 
 CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CIFAR10_PIXELS: Mapping[str, Any] = {"order": "RGB", "code": "pixel - 128"}
 PACKAGE_FOLDER = Path(__file__).resolve().parent
 
 
@@ -31,7 +30,7 @@ class ZooEntry:
         origin: where the file was published; for the project's own networks the command that made it.
         licence: of the weights.
         labels: the class of each output value.
-        preprocessing: how photographs become frames, in words and values that travel with compiled programs.
+        preprocessing: how photographs become frames, as `emberline.driver.preprocessing` reads it.
         sha256: of a file that others published; ``None`` for the project's own, which is versioned with it.
     """
 
@@ -74,7 +73,7 @@ ZOO: dict[str, ZooEntry] = {
             origin="python -m emberline.training.train",
             licence="Apache-2.0",
             labels=CIFAR10_LABELS,
-            preprocessing=CIFAR10_PIXELS,
+            preprocessing={"order": "RGB", "scale": 1 / 255},
         ),
         ZooEntry(
             name="resnet8",
@@ -83,7 +82,7 @@ ZOO: dict[str, ZooEntry] = {
             origin="https://github.com/mlcommons/tiny, benchmark/training/image_classification, commit 1afd2c9",
             licence="Apache-2.0",
             labels=CIFAR10_LABELS,
-            preprocessing=CIFAR10_PIXELS,
+            preprocessing={"order": "RGB"},
             sha256="3c002613d1b2475eb51dd78dfb85a546c8ae658dee71cf6ade43b022fe205415",
         ),
     )
