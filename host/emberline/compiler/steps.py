@@ -191,8 +191,8 @@ def _has_one_reader(graph: Graph, name: str) -> bool:
 def _fusions(graph: Graph) -> dict[str, Convolution]:
     """By the additions' names the convolutions that they are computed behind.
 
-    Of two candidates the one with more taps: an addition takes a pixel's group ``lanes_out`` cycles, which only cost
-    time where there are fewer taps. Of equal ones the later.
+    Of two candidates the one with more taps: an addition takes ``lanes_out / adders`` cycles for a pixel's group, which
+    only cost time where there are fewer taps. Of equal ones the later.
     """
     position = {layer.output: index for index, layer in enumerate(graph.layers)}
 
