@@ -16,8 +16,9 @@ from emberline.gateware.accelerator import Accelerator
 from emberline.model.outputs import decode_outputs, pack_frame
 from emberline.simulation.bench import run_bench
 from emberline.simulation.plan import WritePort
+from emberline.simulation.recipe import recipe
 
-BENCH = Path(__file__).parent / "bench_core.py"
+BENCH = Path(__file__).parents[1] / "integration" / "bench_core.py"
 WRITE_PORTS = {
     "program": WritePort(("program_address", "program_data"), "program_enable"),
     "weights": WritePort(("weight_address", "weight_data"), "weight_enable"),
@@ -52,8 +53,15 @@ def run_core(architecture: Architecture, jobs: Sequence[Job], folder: Path) -> l
         described.append(
             {"program": str(program), "frames": str(frames), "stalls": dict(job.stalls or {}), "seed": job.seed}
         )
-    component = Accelerator(replace(architecture, family="generic"))
-    reports = run_bench(component, BENCH, "runs_programs", {"jobs": described}, write_ports=WRITE_PORTS)
+    generic = replace(architecture, family="generic")
+    reports = run_bench(
+        lambda: Accelerator(generic),
+        BENCH,
+        "runs_programs",
+        {"jobs": described},
+        recipe=recipe("Accelerator", generic),
+        write_ports=WRITE_PORTS,
+    )
     return [
         [
             CoreResult(decode_outputs(job.program, bytes.fromhex(data)), cycles, stalls)
