@@ -19,7 +19,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from emberline.arch.architecture import Architecture
+from emberline.arch.architecture import PROGRAM_FIELDS, Architecture
 from emberline.arch.layout import WORD_WIDTH, Field, Layout
 
 PROTOCOL_VERSION = 1
@@ -159,13 +159,8 @@ IDENTITY = Layout(
     "IDENTITY",
     (
         Field("fingerprint", 32, doc="of the architecture: programs for another one do not run here"),
-        Field("lanes_in", 8),
-        Field("lanes_out", 8),
-        Field("requantisers", 8),
-        Field("version", 8, doc="protocol version"),
-        Field("activation_depth_words", 32),
-        Field("weight_depth_words", 32),
-        Field("program_depth_words", 32),
+        Field("version", 32, doc="protocol version"),
+        *[Field(name, 32, doc="of the architecture") for name in PROGRAM_FIELDS],
         Field("clock_hz", 32),
         Field("uart_baud", 32, doc="symbol rate of the serial link, were there one"),
         Field("name", 8 * NAME_BYTES, doc="the architecture's name, ASCII, cut or filled with zeros to 16 bytes"),

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from emberline.arch.architecture import Architecture
+from emberline.arch.architecture import PROGRAM_FIELDS, Architecture
 from emberline.arch.isa import Fault
 from emberline.arch.packets import PAYLOAD_LIMIT, ResponseCode, identity, identity_name
 from emberline.arch.program import Program
@@ -307,16 +307,7 @@ def _architecture(target: Target, record: dict[str, int]) -> Architecture:
 
 def identity_fields() -> tuple[str, ...]:
     """The parameters of an `Architecture` that a board reports."""
-    return (
-        "lanes_in",
-        "lanes_out",
-        "requantisers",
-        "activation_depth_words",
-        "weight_depth_words",
-        "program_depth_words",
-        "clock_hz",
-        "uart_baud",
-    )
+    return (*PROGRAM_FIELDS, "clock_hz", "uart_baud")
 
 
 def _real_values(program: Program, outputs: dict[str, Codes]) -> dict[str, NDArray[np.float32]]:
