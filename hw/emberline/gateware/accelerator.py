@@ -236,13 +236,12 @@ class Accelerator(wiring.Component):
         activation = Signal(8 * architecture.lanes_in, reset_less=True)
         m.d.comb += buffer.read_address.eq(issuer.o_address)
         m.d.sync += activation.eq(Mux(inside, buffer.read_word, zero.as_unsigned().replicate(architecture.lanes_in)))
-        # Weight addresses reach a lane two cycles before the activation.
-        weight_address = delayed(m, issuer.o_weight_address, 1, name="weight_address")
-        control = Signal(lane.CONTROL)
+        # A lane's weight address comes as much earlier than the activation as the weight memory takes.
+        assert activation_buffer.READ_LATENCY + 1 == lane.WEIGHT_LATENCY
+        weight_address, control = issuer.o_weight_address, issuer.o_control
         write = Signal(weight_write_layout(architecture), reset_less=True)
         fields = Cat(write.chunk, write.lane, write.address)
         m.d.sync += [
-            control.eq(issuer.o_control),
             write.enable.eq(self.weight_enable),
             write.data.eq(self.weight_data),
         ]

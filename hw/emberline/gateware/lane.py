@@ -19,6 +19,9 @@ SUM_WIDTH = 32
 CHUNK_WIDTH = 32
 """Bits of one weight write."""
 
+WEIGHT_LATENCY = 3
+"""Cycles from a weight address to its word at the multipliers: memory, output register, a register on the way."""
+
 CONTROL = data.StructLayout(
     {
         "tap": 1,  # the word at this address is multiplied and accumulated
@@ -55,8 +58,8 @@ class Lane(wiring.Component):
     """Multiplies ``lanes_in`` activations by its own weights each cycle and accumulates the sums of one output channel.
 
     Everything that reaches the lane is passed on one cycle later (systolic forwarding): nothing in the array is
-    broadcast. Weight address and control come two cycles before the activation word that they belong to, so that the
-    weight memory (read and output register) is in step.
+    broadcast. Weight address and control come `WEIGHT_LATENCY` cycles before the activation word that they belong to,
+    so that the weight memory is in step.
 
     Parameters: ``architecture``; ``index``, the lane's position, 0 to ``lanes_out - 1``.
 
@@ -104,7 +107,7 @@ class Lane(wiring.Component):
         ]
         weights = self._weight_memory(m)
         control = Signal(CONTROL, name="control")
-        m.d.comb += Cat(control).eq(delayed(m, self.i_control.as_value(), 2, name="control", reset=True))
+        m.d.comb += Cat(control).eq(delayed(m, self.i_control.as_value(), WEIGHT_LATENCY, name="control", reset=True))
         total = self._products(m, weights)
         self._accumulate(m, control, total)
         self._hold_parameters(m, control, weights)
@@ -133,7 +136,9 @@ class Lane(wiring.Component):
             write.en.eq(enable),
             read.addr.eq(self.i_address),
         ]
-        return memory_output(m, read.data, family=architecture.family, name="weights")
+        word = memory_output(m, read.data, family=architecture.family, name="weights")
+        # Half way from the memories to the multipliers
+        return delayed(m, word, 1, name="near_weights")
 
     def _products(self, m: Module, weights: Signal) -> Signal:
         """The dot product of activation and weight word."""
