@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 venv=${1:-.venv}
-extras="sim,build,oracle,demo,dev"
+extras="sim,build,oracle,onnx,demo,dev"
 
 fail() {
     printf 'emberline setup: %s\n' "$@" >&2

@@ -123,7 +123,9 @@ class Preprocessing:
         if pixels.shape[-1] != self.channels:
             raise ImageError(f"order {self.order} is for {self.channels} channels, not {pixels.shape[-1]}")
         ordered = pixels[..., ::-1] if self.order == "BGR" else pixels
-        real: NDArray[np.float32] = (ordered.astype(np.float32) - np.float32(self.mean)) * np.float32(self.scale)
+        real: NDArray[np.float32] = (ordered.astype(np.float32) - np.asarray(self.mean, np.float32)) * np.asarray(
+            self.scale, np.float32
+        )
         return real
 
     def to_codes(self, pixels: NDArray[np.uint8], quantisation: Quantisation) -> NDArray[np.int8]:

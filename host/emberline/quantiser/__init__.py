@@ -1,0 +1,1 @@
+"""Post-training quantisation of float ONNX networks. Needs the packages ``onnx`` and ``onnxruntime``."""
