@@ -55,8 +55,8 @@ def update_tables(document: str, tables: Mapping[str, str]) -> str:
     """The document with every marked table replaced. Raises ``ValueError`` for a table that it does not mark."""
     for name, table in tables.items():
         pattern = re.compile(rf"(<!-- table: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
-        body = f"{table}\n"
-        document, count = pattern.subn(lambda match, body=body: match[1] + body + match[2], document)
+        body = table.replace("\\", r"\\")
+        document, count = pattern.subn(rf"\g<1>{body}\n\g<2>", document)
         if count != 1:
             raise ValueError(f"the document marks table '{name}' {count} times")
     return document
