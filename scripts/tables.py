@@ -13,10 +13,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "host"))
 
+from emberline.arch import packets
 from emberline.arch.isa import ADD, LAYOUTS, PARAMETERS, POOL, Fault, Opcode
 from emberline.arch.layout import WORD_WIDTH, Layout
 
-DOCUMENTS = (Path(__file__).resolve().parents[1] / "docs" / "isa.md",)
+DOCUMENTS = tuple(Path(__file__).resolve().parents[1] / "docs" / name for name in ("isa.md", "protocol.md"))
 _PART = re.compile(r"(<!-- begin generated: (\S+) -->\n).*?(<!-- end generated -->)", re.DOTALL)
 
 
@@ -51,9 +52,25 @@ def fault_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def request_table() -> str:
+    lines = ["| type | request | argument | payload | response | action |", "|---:|---|---|---|---|---|"]
+    for request, each in packets.REQUESTS.items():
+        columns = (each.argument, each.payload or "none", each.response or "none", each.action)
+        lines.append(f"| {request.value} | `{request.name}` | " + " | ".join(columns) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def code_table() -> str:
+    lines = ["| code | name | meaning |", "|---:|---|---|"]
+    lines += [f"| {code.value} | `{code.name}` | {meaning} |" for code, meaning in packets.CODES.items()]
+    return "\n".join(lines) + "\n"
+
+
 def tables() -> dict[str, str]:
     """All generated parts by name."""
     layouts = {layout.name: layout_table(layout) for layout in (*LAYOUTS.values(), ADD, POOL, PARAMETERS)}
+    layouts |= {f"packets.{layout.name}": layout_table(layout) for layout in packets.LAYOUTS}
+    layouts |= {"packets.REQUESTS": request_table(), "packets.CODES": code_table()}
     return layouts | {"OPCODES": opcode_table(), "FAULTS": fault_table()}
 
 

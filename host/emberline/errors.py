@@ -35,3 +35,7 @@ class EmulationError(EmberlineError):
 
 class DeviceError(EmberlineError):
     """A board does not answer, answers wrongly, refuses, or has stopped; names the board and the request."""
+
+
+class BuildError(EmberlineError):
+    """A bitstream cannot be built: unknown board, missing tool, failed run, or a clock that is not reached."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated
 
 import typer
 
 from emberline.cli import console
-from emberline.errors import EmberlineError
+from emberline.errors import BuildError
 
 
 def register(app: typer.Typer) -> None:
@@ -20,25 +17,21 @@ def register(app: typer.Typer) -> None:
 
 def build(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="A board with a preset, such as ulx3s-85f.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Copy the bitstream to this file.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the placer.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Calls ``bitstreams.build.build(target)``, which returns a mapping of what was built and measured."""
-    builder = load_builder()
-    if target not in builder.TARGETS:
-        raise EmberlineError(f"no board is called '{target}'; there are {', '.join(builder.TARGETS)}")
-    console.note(f"building {target}: synthesis, place and route take some minutes")
-    report = builder.build(target)
+    """The work is done in `emberline.gateware.boards.build`."""
+    try:
+        from emberline.gateware.boards import build as builder
+    except ModuleNotFoundError as error:
+        raise BuildError(f"building needs the package {error.name}: pip install 'emberline[build]'") from None
+    console.note(f"building {target}: synthesis, place and route take some minutes, unless it was built before")
+    report = builder.build(target, seed=seed, output=output)
+    document = report.to_json() | {"bitstream": str(output or report.bitstream)}
     if as_json:
-        console.print_json(report)
-    else:
-        console.print_table(("", ""), list(report.items()), title=target)
-
-
-def load_builder() -> ModuleType:
-    """``bitstreams/build.py``, which lies beside the package in a checkout and is not installed with it."""
-    checkout = Path(__file__).resolve().parents[3]
-    if not (checkout / "bitstreams" / "build.py").is_file():
-        raise EmberlineError("bitstreams are built from the project's checkout: there is no bitstreams/build.py here")
-    if str(checkout) not in sys.path:
-        sys.path.insert(0, str(checkout))
-    return importlib.import_module("bitstreams.build")
+        console.print_json(document)
+        return
+    rows = [("bitstream", document["bitstream"]), ("clock", f"{report.achieved_mhz} MHz of {report.clock_mhz:g} MHz")]
+    rows += [(name, f"{count} of {report.available[name]}") for name, count in report.used.items()]
+    console.print_table(("", ""), rows, title=target)

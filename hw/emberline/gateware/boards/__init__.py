@@ -1,0 +1,1 @@
+"""Boards: their top levels and the tools that build them."""

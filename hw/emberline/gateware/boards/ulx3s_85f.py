@@ -1,0 +1,61 @@
+"""Radiona ULX3S with an LFE5U-85F: serial line over its FTDI, clock from its 25 MHz oscillator."""
+
+from __future__ import annotations
+
+from amaranth.hdl import ClockDomain, Module, Signal
+from amaranth.lib import io, wiring
+from amaranth.lib.cdc import ResetSynchronizer
+from amaranth_boards.ulx3s import ULX3S_85F_Platform
+
+from emberline.arch.architecture import Architecture
+from emberline.gateware.board import UartTop
+from emberline.gateware.ecp5.pll import Pll
+
+OSCILLATOR_HZ = 25_000_000
+ACTIVITY_WIDTH = 22
+"""A byte on the line lights its LED for 2^22 cycles."""
+
+
+class Ulx3sTop(wiring.Component):
+    """The accelerator on a ULX3S.
+
+    Parameters: ``architecture``.
+
+    LED 0: a program runs. LED 1: the machine has stopped with a fault. LED 2: bytes on the serial line. LED 7: the
+    clock runs. Button "fire 1" resets everything.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self._architecture = architecture
+        super().__init__({})
+
+    def elaborate(self, platform: ULX3S_85F_Platform) -> Module:
+        m = Module()
+        m.domains.sync = domain = ClockDomain()
+        m.submodules.pll = pll = Pll(OSCILLATOR_HZ, self._architecture.clock_hz)
+        m.submodules.top = top = UartTop(self._architecture)
+        uart = platform.request("uart", 0, dir="-")
+        m.submodules.oscillator = oscillator = io.Buffer("i", platform.request("clk25", 0, dir="-"))
+        m.submodules.button = button = io.Buffer("i", platform.request("button_fire", 0, dir="-"))
+        m.submodules.rx = rx = io.Buffer("i", uart.rx)
+        m.submodules.tx = tx = io.Buffer("o", uart.tx)
+        m.submodules.reset = ResetSynchronizer(~pll.locked | button.i, domain="sync")
+        m.d.comb += [
+            pll.clock_in.eq(oscillator.i),
+            domain.clk.eq(pll.clock_out),
+            top.rx.eq(rx.i),
+            tx.o.eq(top.tx),
+        ]
+        activity = Signal(ACTIVITY_WIDTH)
+        beat = Signal(ACTIVITY_WIDTH + 4)
+        m.d.sync += beat.eq(beat + 1)
+        with m.If(top.active):
+            m.d.sync += activity.eq(~0)
+        with m.Elif(activity != 0):
+            m.d.sync += activity.eq(activity - 1)
+        for index, light in {0: top.running, 1: top.faulted, 2: activity != 0, 7: beat[-1]}.items():
+            m.submodules[f"led_{index}"] = led = io.Buffer("o", platform.request("led", index, dir="-"))
+            register = Signal(name=f"led_{index}")
+            m.d.sync += register.eq(light)
+            m.d.comb += led.o.eq(register)
+        return m
