@@ -8,7 +8,8 @@ unless a row waits for its fetch, for a fence, or for the row before the last to
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 
 from emberline.arch import isa
 from emberline.arch.architecture import Architecture
@@ -27,10 +28,16 @@ _MULTIPLIER = 3
 _RESCALER = _MULTIPLIER + 5
 _CLAMP = 3
 _REQUANTISER = 4 + _RESCALER + _CLAMP
-_ISSUE_TO_LANE = 2 + 2 + 1
+_ISSUE_TO_LANE = 2 + 3 + 1
 _POOLER = 1
 _COMBINER = 1
 _WRITER = 1
+
+READ_AHEAD = 8
+"""Groups that the residual reader asks for ahead of the results that they meet."""
+
+_FIRST_READ = 3
+"""Cycles from the hand-over of a ROW to its first request for a residual group."""
 
 
 def _log2(value: int) -> int:
@@ -54,18 +61,100 @@ def write_latency(architecture: Architecture, *, add: bool = False, copy: bool =
     return lanes + results + (addition_latency(architecture) if add else _COMBINER) + _WRITER + copy
 
 
-def minimum_idle(architecture: Architecture, taps: int, columns: int, add: bool, copy: bool = False) -> int:
+def minimum_idle(
+    architecture: Architecture,
+    taps: int,
+    columns: int,
+    add: bool,
+    copy: bool = False,
+    combine: bool = False,
+    stride: int = 1,
+) -> int:
     """The least ``idle`` of a ROW with ``taps`` taps in each of ``columns`` pixels.
 
-    Pooled rows that are also copied need two cycles to write a group. Three things need time from pixel to pixel: a requantiser takes ``lanes_out / requantisers`` cycles for a group;
-    the residual adder
-    ``lanes_out / adders``; and a group's parameters, loaded every other group into the same registers,
-    must outlive the sums on their way (``sum_latency`` cycles for all columns together).
+    Four things need time from pixel to pixel: a requantiser takes ``lanes_out / requantisers`` cycles for a group;
+    the residual adder ``lanes_out / adders``; the activation buffer's shared port one for each group that is written,
+    copied, or read to be added or combined, every ``stride`` pixels of a pooled ROW, and a copy always two; and a
+    group's parameters, loaded every other group into the same registers, must outlive the sums on their way
+    (``sum_latency`` cycles for all columns together).
     """
-    shortest = architecture.lanes_out // architecture.adders if add else 2 if copy else 1
+    if add:
+        shortest = max(architecture.lanes_out // architecture.adders, 2)
+    else:
+        shortest = max(1 + copy, -(-(1 + copy + combine) // stride))
     pace = max(taps, architecture.lanes_out // architecture.requantisers, shortest)
     group = sum_latency(architecture) - architecture.parameter_words
     return max(pace, -(-group // columns)) - taps
+
+
+@dataclass(frozen=True)
+class PooledRow:
+    """What the times of a pooled ROW's reads and writes follow from."""
+
+    taps: int
+    idle: int
+    columns: int
+    groups: int
+    pool_first: int
+    pool_stride: int
+    pool_columns: int
+    copy: bool
+
+    def results(self, architecture: Architecture) -> list[int]:
+        """The last tap of every stored group, in cycles after the hand-over: columns innermost."""
+        pace = self.idle + self.taps
+        last = [min(self.pool_first + p * self.pool_stride, self.columns - 1) for p in range(self.pool_columns)]
+        group = architecture.parameter_words + self.columns * pace
+        return [
+            g * group + architecture.parameter_words + (column + 1) * pace
+            for g in range(self.groups)
+            for column in last
+        ]
+
+
+@lru_cache(maxsize=256)
+def combines_in_flight(architecture: Architecture, earlier: PooledRow, later: PooledRow, copied: bool) -> bool:
+    """Whether ``later`` may combine, without a fence, with what ``earlier``, the ROW before it, stores.
+
+    Parameters:
+        earlier, later: rows of equally many groups and stored columns, stored at the same addresses.
+        copied: it is the copy that ``later`` reads, not the target.
+
+    Number the stored groups of a ROW ``n = 0, 1, ...`` as they are written and read. Let a ROW be handed over in cycle
+    ``h``, its group's last tap be at ``h + tap(n)`` (``PooledRow.results``), and ``L = write_latency``.
+
+    - *Written.* The pipeline behind the lanes has no queue, so ``earlier`` writes group ``n`` in cycle
+      ``h + tap(n) + L``, and its copy one later.
+    - *Handed over.* ``later`` is handed over after the last tap of ``earlier``: not before
+      ``h' = h + row_cycles(earlier) + 1``. Every row before ``earlier`` has been written then: only one ROW may be in
+      flight when another one starts.
+    - *Read.* ``later`` asks for a group not before ``h' + _FIRST_READ + n``, as it asks for one a cycle. And the
+      reader asks for group ``n`` only if fewer than ``READ_AHEAD`` groups have been asked for and not been taken,
+      which it knows a cycle late: after group ``n - READ_AHEAD`` was taken. It is taken when it meets its result,
+      ``_COMBINER + _WRITER`` cycles before its write: in cycle ``h' + tap'(n - READ_AHEAD) + L - _COMBINER - _WRITER``.
+    - *Order.* Writes and reads use one port of the buffer, in the order of their cycles: a read sees every write of
+      an earlier cycle.
+
+    So group ``n`` is read after it was written if it is written in an earlier cycle than the later of the two that the
+    read cannot precede. Waiting of any kind makes ``h'`` and the reads later, never a write.
+
+    The reads come in time as well if ``earlier`` leaves the port a free cycle for each group that it stores: its last
+    writes take ``L`` cycles of the walk of ``later``, a third of them or more are free, and ``READ_AHEAD`` groups are
+    there before the first result of ``later``. From then on its own ``minimum_idle`` leaves a cycle for every read.
+    """
+    latency = write_latency(architecture)
+    pace = earlier.idle + earlier.taps
+    if pace * earlier.pool_stride < 2 + earlier.copy:
+        return False
+    start = earlier.groups * (architecture.parameter_words + earlier.columns * pace) + 1
+    taken = later.results(architecture)
+    for n, tap in enumerate(earlier.results(architecture)):
+        read = start + _FIRST_READ + n
+        if n >= READ_AHEAD:
+            read = max(read, start + taken[n - READ_AHEAD] + latency - _COMBINER - _WRITER + 1)
+        if tap + latency + copied >= read:
+            return False
+    return True
 
 
 def row_cycles(architecture: Architecture, row: dict[str, int]) -> int:
@@ -75,22 +164,58 @@ def row_cycles(architecture: Architecture, row: dict[str, int]) -> int:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """Where cycles go; they sum to ``total``.
+
+    ``taps``: the lanes multiply. ``idle``: a requantiser, the adder or the buffer's port sets the pace. ``parameters``:
+    they are loaded. ``handover``: one for each ROW. ``fetch``: a ROW is being fetched and its pointers resolved.
+    ``drain``: a ROW waits until earlier ones have been written, for a fence or for their context, and a frame for its
+    last one.
+    """
+
+    taps: int = 0
+    idle: int = 0
+    parameters: int = 0
+    handover: int = 0
+    fetch: int = 0
+    drain: int = 0
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, field.name) for field in fields(self))
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+
+def walked(architecture: Architecture, row: dict[str, int]) -> Spent:
+    """The cycles that a ROW takes if it waits for nothing: ``row_cycles`` and the hand-over."""
+    taps = row["kernel_rows"] * row["kernel_columns"] * row["channel_words"]
+    results = row["groups"] * row["columns"]
+    return Spent(results * taps, results * row["idle"], row["groups"] * architecture.parameter_words, 1)
+
+
+@dataclass(frozen=True)
 class FrameTiming:
     """Cycles of one frame whose rows are on the chip, from BEGIN to the last group written."""
 
     cycles: int
-    row_cycles: dict[int, int]
-    """By the ROW's word address in the program: all its executions, each up to the next ROW's start. Their sum is
-    ``cycles``."""
+    spent: dict[int, Spent]
+    """By the ROW's word address in the program: all its executions, each from the end of the ROW before. Their totals
+    sum to ``cycles``."""
+
+    @property
+    def row_cycles(self) -> dict[int, int]:
+        return {address: spent.total for address, spent in self.spent.items()}
 
 
 def predict(architecture: Architecture, words: Sequence[int]) -> FrameTiming:
     """The cycles of one frame. ``ValueError`` if the program has no BEGIN, no END or no ROW."""
     request = 1  # the cycle in which the next instruction's address is at the memory; BEGIN passes at 0
-    start, end = 0, -1  # of the ROW being walked: the cycle it was taken, its last cycle
+    end = -1  # last cycle of the ROW before
     written = [-2, -2]  # last write of the two ROWs before
     current: int | None = None
-    attributed: dict[int, int] = {}
+    spent: dict[int, Spent] = {}
     for address, opcode, row in _executed(words):
         if opcode is not Opcode.ROW:
             request += HEAD_CYCLES + EXECUTE_CYCLES
@@ -99,10 +224,10 @@ def predict(architecture: Architecture, words: Sequence[int]) -> FrameTiming:
         ready = request + HEAD_CYCLES + isa.row_word_count(row) - 1 + operands + POINTER_CYCLES
         cleared = written[1] if row["fence"] else written[0]
         taken = max(ready + 1, end + 1, cleared + 2)
-        if current is not None:
-            attributed[current] = attributed.get(current, 0) + taken - start
-            start = taken
+        fetch = max(0, ready - end)
+        waited = Spent(fetch=fetch, drain=taken - end - 1 - fetch)
         current = address
+        spent[current] = spent.get(current, Spent()) + waited + walked(architecture, row)
         end = taken + row_cycles(architecture, row)
         latency = write_latency(architecture, add=bool(row["add"]), copy=bool(row.get("copy", 0)))
         written = [written[1], end + latency]
@@ -111,8 +236,8 @@ def predict(architecture: Architecture, words: Sequence[int]) -> FrameTiming:
         raise ValueError("the program has no ROW between BEGIN and END")
     # END is being fetched since ``request``; the loop above counted it like any other instruction.
     cycles = max(request, written[1] + 1)
-    attributed[current] = attributed.get(current, 0) + cycles - start
-    return FrameTiming(cycles, attributed)
+    spent[current] += Spent(drain=cycles - end - 1)
+    return FrameTiming(cycles, spent)
 
 
 def _executed(words: Sequence[int]) -> Iterator[tuple[int, Opcode, dict[str, int]]]:

@@ -230,15 +230,16 @@ class Accelerator(wiring.Component):
     def _build_lanes(self, m: Module) -> None:
         """The array: everything enters at lane 0 and is forwarded."""
         architecture, issuer, buffer = self._architecture, self._issuer, self._buffer
-        # Activations: the buffer's two cycles, then one register that puts the padding in.
+        # Activations: the buffer's cycles, then one register that puts the padding in.
         inside = delayed(m, issuer.o_inside, activation_buffer.READ_LATENCY, name="inside")
         zero = delayed(m, issuer.o_zero, activation_buffer.READ_LATENCY, name="padding")
         activation = Signal(8 * architecture.lanes_in, reset_less=True)
         m.d.comb += buffer.read_address.eq(issuer.o_address)
         m.d.sync += activation.eq(Mux(inside, buffer.read_word, zero.as_unsigned().replicate(architecture.lanes_in)))
         # A lane's weight address comes as much earlier than the activation as the weight memory takes.
-        assert activation_buffer.READ_LATENCY + 1 == lane.WEIGHT_LATENCY
-        weight_address, control = issuer.o_weight_address, issuer.o_control
+        lead = activation_buffer.READ_LATENCY + 1 - lane.WEIGHT_LATENCY
+        weight_address = delayed(m, issuer.o_weight_address, lead, name="weight_address")
+        control = data.View(lane.CONTROL, self._delay(m, issuer.o_control.as_value(), lead, "control", reset=True))
         write = Signal(weight_write_layout(architecture), reset_less=True)
         fields = Cat(write.chunk, write.lane, write.address)
         m.d.sync += [

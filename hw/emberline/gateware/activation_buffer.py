@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -10,11 +10,15 @@ from amaranth.lib.wiring import In, Out
 from emberline.arch.architecture import Architecture
 from emberline.gateware.structures import delayed, memory_output
 
-READ_LATENCY = 2
-"""Cycles from an address at the lanes' port to its word: memory and output register."""
+BANK_WORDS = 2048
+"""Depth of one bank, a byte-wide block memory of ECP5. Banks are chosen here, not by the tools: their multiplexer would
+ignore the output register."""
 
-SHARED_READ_LATENCY = 3
-"""Cycles from a granted request at the shared port to its word: request register, memory, output register."""
+READ_LATENCY = 3
+"""Cycles from an address at the lanes' port to its word: memory, output register, register behind the banks."""
+
+SHARED_READ_LATENCY = 1 + READ_LATENCY
+"""Cycles from a granted request at the shared port to its word: the request's register comes first."""
 
 WRITE_LATENCY = 2
 """Cycles from a group at the shared port to the first cycle in which the lanes' port may ask for it."""
@@ -66,20 +70,6 @@ class ActivationBuffer(wiring.Component):
         architecture = self._architecture
         word_width = 8 * architecture.lanes_in
         group_bits = architecture.groups_per_word.bit_length() - 1
-        m.submodules.memory = memory = Memory(
-            shape=unsigned(word_width), depth=architecture.activation_depth_words, init=[]
-        )
-        lanes = memory.read_port()
-        write = memory.write_port(granularity=8 * architecture.lanes_out)
-        read = memory.read_port()
-
-        m.d.comb += lanes.addr.eq(self.read_address)
-        family = architecture.family
-        m.d.comb += [
-            self.read_word.eq(memory_output(m, lanes.data, family=family, name="read_word")),
-            self.shared_word.eq(memory_output(m, read.data, family=family, name="shared_word")),
-        ]
-
         # Cycle 1: one request becomes the shared port's command
         address = Signal.like(self.read_address, reset_less=True)
         value = Signal(word_width, reset_less=True)
@@ -104,13 +94,40 @@ class ActivationBuffer(wiring.Component):
         with m.Elif(self.result_valid):
             m.d.sync += [address.eq(self.result_address), reads.result.eq(1)]
 
-        # Cycle 2: the memory; cycle 3: its output register
-        m.d.comb += [
-            write.addr.eq(address),
-            write.data.eq(value),
-            write.en.eq(enable),
-            read.addr.eq(address),
-        ]
+        # Cycle 2: the memories; cycle 3: their output registers; cycle 4: the bank
+        self._build_banks(m, address, value, enable)
         done = delayed(m, Cat(reads), SHARED_READ_LATENCY - 1, name="done", reset=True)
         m.d.comb += [self.residual_done.eq(done[0]), self.result_done.eq(done[1])]
         return m
+
+    def _build_banks(self, m: Module, address: Signal, value: Signal, enable: Signal) -> None:
+        """Both ports of all banks; ``address``, ``value``, ``enable`` are the shared port's command."""
+        architecture = self._architecture
+        lanes_words, shared_words = [], []
+        bank_bits = BANK_WORDS.bit_length() - 1
+        for bank, start in enumerate(range(0, architecture.activation_depth_words, BANK_WORDS)):
+            depth = min(BANK_WORDS, architecture.activation_depth_words - start)
+            memory = Memory(shape=unsigned(8 * architecture.lanes_in), depth=depth, init=[])
+            m.submodules[f"bank_{bank}"] = memory
+            lanes = memory.read_port()
+            write = memory.write_port(granularity=8 * architecture.lanes_out)
+            read = memory.read_port()
+            hit = address[bank_bits:] == bank
+            m.d.comb += [
+                lanes.addr.eq(self.read_address),
+                write.addr.eq(address),
+                write.data.eq(value),
+                write.en.eq(Mux(hit, enable, 0)),
+                read.addr.eq(address),
+            ]
+            for port, words, name in ((lanes, lanes_words, "lanes"), (read, shared_words, "shared")):
+                words.append(memory_output(m, port.data, family=architecture.family, name=f"{name}_{bank}"))
+        for words, from_address, target, name in (
+            (lanes_words, self.read_address, self.read_word, "lanes"),
+            (shared_words, address, self.shared_word, "shared"),
+        ):
+            if len(words) == 1:
+                m.d.sync += target.eq(words[0])
+            else:
+                bank = delayed(m, from_address[bank_bits:], READ_LATENCY - 1, name=f"{name}_bank")
+                m.d.sync += target.eq(Array(words)[bank])
