@@ -28,6 +28,7 @@ from emberline.arch.architecture import PROGRAM_FIELDS, Architecture
 from emberline.arch.isa import Opcode
 from emberline.arch.listing import Instruction, decode, validate
 from emberline.arch.records import from_json, to_json
+from emberline.arch.timing import Spent
 from emberline.errors import ProgramError
 
 MAGIC = b"EMBER\r\n\x1a"
@@ -98,13 +99,17 @@ class HostLayer:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """A row of the table that the compiler prints: ``cycles`` are predicted, bytes are weight memory."""
+    """A row of the table that the compiler prints: ``cycles`` are predicted, bytes are weight memory.
+
+    ``spent``: where the cycles go; its total is ``cycles``.
+    """
 
     name: str
     kind: str
     macs: int
     cycles: int
     weight_bytes: int
+    spent: Spent = field(default_factory=Spent)
 
 
 @dataclass(frozen=True)

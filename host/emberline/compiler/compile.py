@@ -7,7 +7,7 @@ from typing import Any
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.program import HostLayer, InputMap, LayerReport, MapInfo, OutputMap, Program, Region
-from emberline.arch.timing import predict
+from emberline.arch.timing import Spent, predict
 from emberline.compiler.allocate import allocate
 from emberline.compiler.checks import check_graph, kib, refuse
 from emberline.compiler.emit import Emission, emit
@@ -56,7 +56,7 @@ def compile_graph(
         results=graph.outputs,
         host_layers=tuple(_describe_host_layers(graph)),
         predicted_cycles=timing.cycles,
-        layers=tuple(_report(macs, steps, emission, timing.row_cycles, weight_bytes)),
+        layers=tuple(_report(macs, steps, emission, timing.spent, weight_bytes)),
         memory=tuple(_memory_map(schedule, architecture)),
         instructions=tuple(emission.words),
         weights=bytes(image.data),
@@ -138,19 +138,24 @@ def _report(
     macs: Mapping[str, int],
     steps: list[Step],
     emission: Emission,
-    row_cycles: Mapping[int, int],
+    row_spent: Mapping[int, Spent],
     weight_bytes: Mapping[str, int],
 ) -> list[LayerReport]:
     """The table of layers; steps of one name, as the copies of a concatenation, make one line."""
-    cycles: dict[str, int] = {}
+    spent: dict[str, Spent] = {}
     for address, layer in emission.row_layers.items():
-        cycles[layer] = cycles.get(layer, 0) + row_cycles.get(address, 0)
-    reports = {
-        step.name: LayerReport(
-            step.name, step.kind, macs.get(step.layer.name, 0), cycles.get(step.name, 0), weight_bytes.get(step.name, 0)
+        spent[layer] = spent.get(layer, Spent()) + row_spent.get(address, Spent())
+    reports = {}
+    for step in steps:
+        where = spent.get(step.name, Spent())
+        reports[step.name] = LayerReport(
+            step.name,
+            step.kind,
+            macs.get(step.layer.name, 0),
+            where.total,
+            weight_bytes.get(step.name, 0),
+            where,
         )
-        for step in steps
-    }
     return list(reports.values())
 
 

@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import POINTER_COUNT, Opcode
 from emberline.arch.listing import encode
-from emberline.arch.timing import minimum_idle
 from emberline.compiler.allocate import plan_frame_rows
 from emberline.compiler.checks import kib, refuse
-from emberline.compiler.hazards import plan_fences
+from emberline.compiler.hazards import idle_cycles, plan_fences
 from emberline.compiler.loops import Token, fold
 from emberline.compiler.placement import FramePacking
 from emberline.compiler.rows import Access, Role, RowOperation, Schedule, Storage
@@ -218,7 +217,7 @@ class _Emitter:
             "weight_address": self.image.add_weights(weights) + operation.first_tap,
             "weight_step": weights.words.shape[1],
             "parameter_address": self.image.add_parameters(operation.parameters),
-            "idle": self._idle(operation),
+            "idle": idle_cycles(operation, architecture),
             **moves,
         }
         for name in _PLAIN_FIELDS:
@@ -231,11 +230,6 @@ class _Emitter:
         if operation.pooling is not None:
             fields |= asdict(operation.pooling)
         return fields
-
-    def _idle(self, operation: RowOperation) -> int:
-        copy = operation.pooling is not None and bool(operation.pooling.copy)
-        add = operation.addition is not None
-        return minimum_idle(self.architecture, operation.taps, operation.columns, add, copy)
 
 
 _POINTER_STEPS = ("source_step", "target_step", "residual_step", "copy_step")

@@ -3,28 +3,78 @@
 from __future__ import annotations
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.timing import PooledRow, combines_in_flight, minimum_idle
 from emberline.compiler.rows import Access, RowOperation, Schedule
-
-ROWS_IN_FLIGHT = 2
-"""ROWs before the current one whose results may not have landed."""
 
 Range = tuple[int, int]
 """First group and the one behind the last."""
 
 
 def plan_fences(schedule: Schedule, architecture: Architecture) -> None:
-    """Set ``fence`` where an operation reads what one of the two before it writes, or differs in ``add``."""
-    landed = 0
-    writes: list[list[Range]] = []
-    for index, operation in enumerate(schedule.operations):
-        flying = writes[max(landed, index - ROWS_IN_FLIGHT) :]
-        reads = read_ranges(operation, architecture)
-        operation.fence = any(_overlap(read, write) for read in reads for row in flying for write in row)
-        if index and (operation.addition is None) != (schedule.operations[index - 1].addition is None):
-            operation.fence = True
-        if operation.fence:
-            landed = index
-        writes.append(write_ranges(operation, architecture))
+    """Set ``fence`` where an operation reads what the one before it writes, or differs in ``add``.
+
+    When a ROW starts, only the one before it may still be writing. A maximum may be combined with what that one
+    stores, if it is stored well before it is read: `emberline.arch.timing.combines_in_flight`.
+    """
+    earlier: RowOperation | None = None
+    for operation in schedule.operations:
+        if earlier is not None:
+            operation.fence = _needs_fence(earlier, operation, architecture)
+        earlier = operation
+
+
+def _needs_fence(earlier: RowOperation, operation: RowOperation, architecture: Architecture) -> bool:
+    if (operation.addition is None) != (earlier.addition is None):
+        return True
+    reads, writes = read_ranges(operation, architecture), write_ranges(earlier, architecture)
+    if any(_overlap(read, write) for read in reads for write in writes):
+        return True
+    if operation.pooling is None or not operation.pooling.combine:
+        return False
+    target = _pixel_range(operation.target, operation, architecture)
+    touched = [index for index, write in enumerate(writes) if _overlap(target, write)]
+    if not touched:
+        return False
+    same = earlier.pooling is not None and _stored(earlier) == _stored(operation)
+    if not same or touched != [touched[0]] or writes[touched[0]] != target:
+        return True
+    rows = pooled_row(earlier, architecture), pooled_row(operation, architecture)
+    return not combines_in_flight(architecture, *rows, copied=touched[0] > 0)
+
+
+def _stored(operation: RowOperation) -> tuple[int, int, int]:
+    """What the addresses of a row's groups follow from, besides the first."""
+    return operation.stored_columns, operation.groups, operation.target.storage.pixel_words
+
+
+def pooled_row(operation: RowOperation, architecture: Architecture) -> PooledRow:
+    """The row's geometry as its timing has it."""
+    pooling = operation.pooling
+    assert pooling is not None
+    return PooledRow(
+        operation.taps,
+        idle_cycles(operation, architecture),
+        operation.columns,
+        operation.groups,
+        pooling.pool_first,
+        pooling.pool_stride,
+        pooling.pool_columns,
+        bool(pooling.copy),
+    )
+
+
+def idle_cycles(operation: RowOperation, architecture: Architecture) -> int:
+    """The operation's ``idle``: the least there is."""
+    pooling = operation.pooling
+    return minimum_idle(
+        architecture,
+        operation.taps,
+        operation.columns,
+        operation.addition is not None,
+        pooling is not None and bool(pooling.copy),
+        pooling is not None and bool(pooling.combine),
+        1 if pooling is None else pooling.pool_stride,
+    )
 
 
 def _overlap(a: Range, b: Range) -> bool:
@@ -47,7 +97,7 @@ def _pixel_range(access: Access, operation: RowOperation, architecture: Architec
 
 
 def read_ranges(operation: RowOperation, architecture: Architecture) -> list[Range]:
-    """Every kernel row that an operation reads, its residual, and the maxima that it combines with."""
+    """Every kernel row that an operation reads, and its residual; not what it combines with, which is its target."""
     groups, source = architecture.groups_per_word, operation.source
     ranges = []
     last = (operation.columns - 1) * operation.pixel_step + (operation.kernel_columns - 1) * operation.tap_step
@@ -59,6 +109,4 @@ def read_ranges(operation: RowOperation, architecture: Architecture) -> list[Ran
         ranges.append((first + begin * groups, first + end * groups))
     if operation.residual is not None:
         ranges.append(_pixel_range(operation.residual, operation, architecture))
-    if operation.pooling is not None and operation.pooling.combine:
-        ranges.append(_pixel_range(operation.target, operation, architecture))
     return ranges

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import POINTER_COUNT, Opcode
 from emberline.arch.listing import Instruction, validate
-from emberline.arch.timing import minimum_idle
+from emberline.arch.timing import PooledRow, combines_in_flight, minimum_idle
 from emberline.errors import EmulationError
 from emberline.model.row_arithmetic import Fields, RowArithmetic
 
-ROWS_IN_FLIGHT = 2
+ROWS_IN_FLIGHT = 1
 """ROWs before the current one that may not have written everything yet."""
+
+_Places = NDArray[np.int64]
 
 
 @dataclass
@@ -60,6 +62,7 @@ class Machine:
         self._rows: dict[int, RowArithmetic] = {}
         self._writer = np.full(architecture.activation_depth_groups, -ROWS_IN_FLIGHT - 1, np.int64)
         self._sequence = self._landed = self._last_add = 0
+        self._last_pool: tuple[PooledRow, _Places, _Places | None] | None = None
         self._result_is_free = False
 
     def load_weights(self, data: bytes, address: int = 0) -> None:
@@ -254,6 +257,8 @@ class Machine:
             values = arithmetic.add(values, self._groups[operands])
         if f["pool"]:
             values = self._pool(f, arithmetic, values, targets, ring)
+        else:
+            self._last_pool = None
         self._groups[targets] = values
         self._writer[targets] = self._sequence
         self._sequence += 1
@@ -269,16 +274,32 @@ class Machine:
         """What a pooled ROW writes to its target; its own maxima also go to the copy's row."""
         peaks = arithmetic.pool(results)
         copy = self._take(f, "copy")
+        copies = None
         if f["copy"]:
             copies = self._pixels(f, copy, arithmetic.target_offsets, "copy")
             self._check_write(f, copy, copy + arithmetic.target_span, ring)
             self._require(not np.isin(copies, targets).any(), "copies into its own target row")
             self._groups[copies] = peaks
             self._writer[copies] = self._sequence
+        names = ("idle", "columns", "groups", "pool_first", "pool_stride", "pool_columns")
+        row = PooledRow(arithmetic.taps, **{name: f[name] for name in names}, copy=bool(f["copy"]))
         if f["combine"]:
-            self._check_in_flight(targets, "target")
+            if not self._combines_in_flight(row, targets):
+                self._check_in_flight(targets, "target")
             peaks = np.maximum(peaks, self._groups[targets])
+        self._last_pool = (row, targets, copies)
         return peaks
+
+    def _combines_in_flight(self, row: PooledRow, targets: _Places) -> bool:
+        """Whether the ROW before stores just these groups, each before it is read."""
+        if self._last_pool is None:
+            return False
+        earlier, stored, copies = self._last_pool
+        if np.array_equal(stored, targets):
+            return combines_in_flight(self.architecture, earlier, row, copied=False)
+        if copies is not None and np.array_equal(copies, targets):
+            return combines_in_flight(self.architecture, earlier, row, copied=True)
+        return False
 
     def _check_write(self, f: Fields, low: int, high: int, ring: _FrameRing) -> None:
         """Refuse to write into the frame ring, or into a result that may still be read."""
@@ -293,7 +314,15 @@ class Machine:
     def _prepare(self, instruction: Instruction) -> RowArithmetic:
         f = instruction.fields
         arithmetic = RowArithmetic(self.architecture, f, self.weights)
-        least = minimum_idle(self.architecture, arithmetic.taps, f["columns"], bool(f["add"]), bool(f.get("copy", 0)))
+        least = minimum_idle(
+            self.architecture,
+            arithmetic.taps,
+            f["columns"],
+            bool(f["add"]),
+            bool(f.get("copy", 0)),
+            bool(f.get("combine", 0)),
+            f.get("pool_stride", 1),
+        )
         self._require(f["idle"] >= least, f"idle {f['idle']} is below the minimum {least}")
         return arithmetic
 

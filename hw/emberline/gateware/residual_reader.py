@@ -9,10 +9,11 @@ from amaranth.lib.wiring import In, Out
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import ADDRESS_WIDTH
+from emberline.arch.timing import READ_AHEAD
 from emberline.gateware.activation_buffer import SHARED_READ_LATENCY
 from emberline.gateware.structures import delayed
 
-DEPTH = 8
+DEPTH = READ_AHEAD
 """Groups that are read ahead."""
 
 SETTINGS = data.StructLayout({"residual": ADDRESS_WIDTH, "residual_pixel_step": 12, "columns": 12, "groups": 12})
@@ -50,9 +51,9 @@ class ResidualReader(wiring.Component):
         m = Module()
         architecture = self._architecture
         group_bits = architecture.groups_per_word.bit_length() - 1
-        pending = Signal(SETTINGS)
+        pending = Signal(SETTINGS, reset_less=True)
         pending_valid = Signal()
-        shape = Signal(SETTINGS)
+        shape = Signal(SETTINGS, reset_less=True)
         busy = Signal()
         base = Signal(range(architecture.activation_depth_groups))
         address = Signal(range(architecture.activation_depth_groups))
