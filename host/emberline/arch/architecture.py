@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 PARAMETER_BYTES = 10
 """Bytes of requantisation parameters per output channel (`emberline.arch.isa.PARAMETERS`)."""
 
+FAMILIES = ("generic", "ecp5", "ice40", "gowin")
+"""Whose primitives the gateware can multiply with; ``generic`` leaves the choice to the tools."""
+
 PROGRAM_FIELDS = (
     "lanes_in",
     "lanes_out",
@@ -56,7 +59,7 @@ class Architecture:
     board: str = "simulation"
     """The board this is built for."""
     family: str = "generic"
-    """Which vendor primitives multiply: ``generic`` or ``ecp5``."""
+    """Which vendor primitives multiply: one of ``FAMILIES``."""
 
     def __post_init__(self) -> None:
         for field, low, high in (
@@ -78,8 +81,8 @@ class Architecture:
             value = getattr(self, field)
             if not low <= value <= high:
                 raise ValueError(f"{field} must be in {low}..{high}, not {value}")
-        if self.family not in ("generic", "ecp5"):
-            raise ValueError(f"family must be 'generic' or 'ecp5', not {self.family!r}")
+        if self.family not in FAMILIES:
+            raise ValueError(f"family must be one of {', '.join(FAMILIES)}, not {self.family!r}")
 
     @property
     def multipliers(self) -> int:

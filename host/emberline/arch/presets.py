@@ -30,6 +30,19 @@ PRESETS: dict[str, Architecture] = {
             clock_hz=100_000_000,
             board="max10-10m50",
         ),
+        # 64 multipliers for the lanes, four each for one requantiser and one adder: all 72 of an LFE5U-45F.
+        Architecture(
+            name="ecp5-45f",
+            lanes_in=16,
+            lanes_out=4,
+            activation_depth_words=4096,
+            weight_depth_words=2048,
+            requantisers=1,
+            adders=1,
+            clock_hz=100_000_000,
+            board="ecp5-45f",
+            family="ecp5",
+        ),
         Architecture(
             name="tiny-4x4",
             lanes_in=4,

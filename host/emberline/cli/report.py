@@ -5,24 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.block_memory import M9K, activation_shape, program_shape, weight_shape
 from emberline.arch.program import Program
-
-M9K_BYTES = 1024
-"""Bytes of data in a MAX 10's M9K block: 1024 x 8 bit, its parity bits unused."""
-
-
-def m9k_blocks(byte_count: int) -> int:
-    """M9K blocks that hold so many bytes."""
-    return -(-byte_count // M9K_BYTES)
 
 
 def memory_use(program: Program) -> dict[str, int]:
     """``activation_bytes`` up to the highest address in use, ``weight_bytes`` with the requantisation parameters,
-    and ``m9k``: the blocks for both and for the instructions."""
-    activation_bytes = max((region.end for region in program.memory), default=0) * program.architecture.lanes_out
-    weight_bytes = len(program.weights)
-    blocks = sum(m9k_blocks(size) for size in (activation_bytes, weight_bytes, 4 * len(program.instructions)))
-    return {"activation_bytes": activation_bytes, "weight_bytes": weight_bytes, "m9k": blocks}
+    and ``m9k``: the blocks of memories of this machine's shapes that are just deep enough for both and for the
+    instructions."""
+    architecture = program.architecture
+    groups = max((region.end for region in program.memory), default=0)
+    weight_words = len(program.weights) // architecture.multipliers
+    blocks = M9K.blocks(activation_shape(architecture, max(1, -(-groups // architecture.groups_per_word))))
+    blocks += architecture.lanes_out * M9K.blocks(weight_shape(architecture, max(1, weight_words)))
+    blocks += M9K.blocks(program_shape(architecture, max(1, len(program.instructions))))
+    return {"activation_bytes": groups * architecture.lanes_out, "weight_bytes": len(program.weights), "m9k": blocks}
 
 
 def utilisation(macs: int, cycles: int, architecture: Architecture) -> float:

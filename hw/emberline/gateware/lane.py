@@ -142,15 +142,15 @@ class Lane(wiring.Component):
 
     def _products(self, m: Module, weights: Signal) -> Signal:
         """The dot product of activation and weight word."""
-        products = []
-        for channel in range(self._architecture.lanes_in):
-            m.submodules[f"multiplier_{channel}"] = unit = multiplier.Multiplier(8, 8, family=self._architecture.family)
-            m.d.comb += [
-                unit.a.eq(self.i_activation.word_select(channel, 8).as_signed()),
-                unit.b.eq(weights.word_select(channel, 8).as_signed()),
-            ]
-            # A register in the fabric: the route from a DSP to its adder is as long as the adder.
-            products.append(delayed(m, unit.product, 1, name=f"product_{channel}"))
+        factors = [
+            (self.i_activation.word_select(channel, 8).as_signed(), weights.word_select(channel, 8).as_signed())
+            for channel in range(self._architecture.lanes_in)
+        ]
+        # A register in the fabric: the route from a DSP to its adder is as long as the adder.
+        products = [
+            delayed(m, product, 1, name=f"product_{channel}")
+            for channel, product in enumerate(multiplier.multiply_all(m, factors, family=self._architecture.family))
+        ]
         return tree_sum(m, products, name="tree")
 
     def _accumulate(self, m: Module, control: data.View, total: Signal) -> None:

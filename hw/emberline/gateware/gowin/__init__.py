@@ -1,0 +1,1 @@
+"""Gowin primitives, one file each."""

@@ -1,0 +1,1 @@
+"""Lattice iCE40 UltraPlus primitives, one file each."""

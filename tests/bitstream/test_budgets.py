@@ -1,0 +1,116 @@
+"""Every budgeted machine fits its device: counted from its netlist, and from the tools' reports where there are any."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from emberline.arch.block_memory import DP16KD, M9K, activation_shape, program_shape, weight_shape
+from emberline.arch.presets import PRESETS
+from emberline.gateware.board import UartTop
+from emberline.gateware.resources import Resources, netlist_resources
+
+FOLDER = Path(__file__).resolve().parents[2] / "bitstreams"
+BUDGETS = json.loads((FOLDER / "budgets.json").read_text())
+
+# What a device's block memories and multipliers are, and how a netlist is counted in them.
+COUNTS: dict[str, tuple[Callable[[Resources], int], Callable[[Resources], int]]] = {
+    "10M50": (lambda found: found.block_memories(M9K), lambda found: found.max10_multiplier_blocks),
+    "LFE5U-85F": (lambda found: found.block_memories(DP16KD), lambda found: found.instances["MULT18X18D"]),
+    "LFE5U-45F": (lambda found: found.block_memories(DP16KD), lambda found: found.instances["MULT18X18D"]),
+}
+
+# Block memories, multipliers and logic of each device: Intel M10-OVERVIEW; Lattice FPGA-DS-02012 (LUT4s as nextpnr
+# counts them, two for each slice's pair).
+DEVICES = {
+    "10M50": {"lut4": 49_760, "flip_flops": 49_760, "block_memories": 182, "multipliers": 144},
+    "LFE5U-85F": {"lut4": 83_640, "flip_flops": 83_640, "block_memories": 208, "multipliers": 156},
+    "LFE5U-45F": {"lut4": 43_848, "flip_flops": 43_848, "block_memories": 108, "multipliers": 72},
+}
+
+
+@cache
+def resources(name: str) -> Resources:
+    top = UartTop(PRESETS[name])
+    return netlist_resources(top, [top.rx, top.tx, top.running, top.faulted, top.active])
+
+
+def tool_counts(name: str) -> dict[str, int] | None:
+    """What place and route used, or yosys alone where there is no such report."""
+    routed, synthesised = FOLDER / "reports" / f"{name}.json", FOLDER / "reports" / f"{name}.synthesis.json"
+    if routed.is_file():
+        used: dict[str, int] = json.loads(routed.read_text())["used"]
+        return used
+    if not synthesised.is_file():
+        return None
+    cells = json.loads(synthesised.read_text())["cells"]
+    return {
+        # A carry cell takes two LUTs, a LUT memory four and two more for its write port's.
+        "lut4": cells["LUT4"] + 2 * cells["CCU2C"] + 6 * cells["TRELLIS_DPR16X4"],
+        "flip_flops": cells["TRELLIS_FF"],
+        "block_memories": cells["DP16KD"],
+        "multipliers": cells["MULT18X18D"],
+    }
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_budget_is_within_the_device(name: str) -> None:
+    available = BUDGETS[name]["available"]
+    assert available == DEVICES[BUDGETS[name]["device"]]
+    for kind, limit in available.items():
+        assert BUDGETS[name].get(kind, 0) <= limit, kind
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_netlist_is_within_the_budget(name: str) -> None:
+    memories, multipliers = (count(resources(name)) for count in COUNTS[BUDGETS[name]["device"]])
+    assert 0 < memories <= BUDGETS[name]["block_memories"]
+    assert 0 < multipliers <= BUDGETS[name]["multipliers"]
+
+
+@pytest.mark.parametrize("name", [name for name in BUDGETS if BUDGETS[name]["device"].startswith("LFE5U")])
+def test_tools_agree_and_are_within_the_budget(name: str) -> None:
+    used = tool_counts(name)
+    if used is None:
+        assert name in ("ulx3s-85f",), f"no report: run bitstreams/synthesise.py {name}"
+        return
+    for kind, limit in BUDGETS[name].items():
+        if kind in used:
+            assert used[kind] <= limit, kind
+    memories, multipliers = (count(resources(name)) for count in COUNTS[BUDGETS[name]["device"]])
+    assert used["block_memories"] == memories
+    assert used["multipliers"] == multipliers
+
+
+def test_64_lanes_fit_an_lfe5u_45f() -> None:
+    assert PRESETS["ecp5-45f"].multipliers == 64
+    assert BUDGETS["ecp5-45f"]["device"] == "LFE5U-45F"
+
+
+@pytest.mark.parametrize("name", ["ulx3s-85f", "max10-10m50", "tiny-4x4"])
+def test_memories_of_the_architecture_are_those_of_the_netlist(name: str) -> None:
+    """What the command line counts for a program is what the gateware has, however it divides its memories."""
+    architecture = PRESETS[name]
+    shapes = [weight_shape(architecture)] * architecture.lanes_out
+    shapes += [activation_shape(architecture), program_shape(architecture)]
+    memories = [memory for memory in resources(name).memories if memory.registered]
+    assert sum(memory.bits for memory in memories) == sum(shape.width * shape.depth for shape in shapes)
+    assert resources(name).block_memories(M9K) == sum(map(M9K.blocks, shapes))
+
+
+def test_small_memories_become_logic() -> None:
+    """MAX 10 has no LUT memory: pointers and the residual FIFO, read without a clock, become registers."""
+    small = [memory for memory in resources("max10-10m50").memories if not memory.registered]
+    assert sorted(memory.path.rsplit(".", 2)[-1] for memory in small) == ["pointers", "storage"]
+    assert resources("max10-10m50").unblocked_bits <= 1024
+
+
+def test_products_on_max10() -> None:
+    """128 lanes of 8x8, two to a block; four wider products for each of 4 requantisers and 2 adders."""
+    found = resources("max10-10m50")
+    assert found.products == 152
+    assert found.max10_multiplier_blocks == 128 // 2 + 24
