@@ -420,8 +420,3 @@ def test_file_is_named(tmp_path: Path) -> None:
     model.convolution()
     (tmp_path / "good.tflite").write_bytes(model.bytes())
     assert read_tflite(tmp_path / "good.tflite").name == "good"
-
-
-def test_uint8_models_are_refused_by_name(data_folder: Path) -> None:
-    with pytest.raises(ModelError, match="'input' is UINT8; only INT8 activations are supported"):
-        read_tflite(data_folder / "mobilenet" / "mobilenet_v1_0.25_128_quant.tflite")

@@ -11,6 +11,7 @@ import pytest
 
 from emberline.cli.networks import load_network
 from emberline.driver.preprocessing import Preprocessing
+from emberline.errors import ModelError
 from emberline.zoo import CIFAR10_LABELS, PACKAGE_FOLDER, ZOO, data_root, find_by_contents
 
 
@@ -25,16 +26,35 @@ def test_entry_is_complete(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_file_is_the_published_one_and_has_as_many_outputs_as_labels(name: str, data_folder: Path) -> None:
+def test_files_are_the_published_ones(name: str, data_folder: Path) -> None:
     entry = ZOO[name]
-    if not entry.in_package:
-        assert hashlib.sha256(entry.path().read_bytes()).hexdigest() == entry.sha256
+    for file in entry.files:
+        found = file.find(name, entry.origin)
+        assert hashlib.sha256(found.read_bytes()).hexdigest() == file.sha256, file.name
+    assert entry.in_package == (not entry.files)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in ZOO.items() if not entry.reader.is_float])
+def test_network_has_as_many_outputs_as_labels(name: str, data_folder: Path) -> None:
     network = load_network(name)
     assert network.name == name
-    assert network.scores.size == len(entry.labels)
+    assert network.scores.size >= len(ZOO[name].class_names()) > 0
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", [name for name, entry in ZOO.items() if entry.reader.is_float])
+def test_float_network_says_what_to_do(name: str, data_folder: Path) -> None:
+    with pytest.raises(ModelError, match=f"'{name}' is float.*emberline quantize"):
+        load_network(name)
+
+
+def test_missing_file_names_its_origin_and_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EMBERLINE_DATA", str(tmp_path))
+    with pytest.raises(ModelError, match=r"vww_96_int8\.tflite.*mlcommons/tiny.*emberline zoo fetch vww_96"):
+        ZOO["vww_96"].path()
+    assert ZOO["mobilenet_v2"].class_names() == ()
+
+
+@pytest.mark.parametrize("name", ["ember_cifar10", "resnet8"])
 def test_cifar_pixels_become_codes_by_subtracting_128(name: str, data_folder: Path) -> None:
     quantisation = load_network(name).input.quantisation
     preprocessing = Preprocessing.from_json(ZOO[name].preprocessing)

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def compile_model(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A .tflite file or a name from the zoo.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A .tflite or .onnx file or a name from the zoo.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the program to this file.")] = None,
     arch: Annotated[str, typer.Option(help="An architecture preset; `emberline info` lists them.")] = "ulx3s-85f",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,

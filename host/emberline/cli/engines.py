@@ -87,6 +87,19 @@ class LiteRTEngine:
             yield FrameResult(tuple(output[0] for output in self._reference.run_all(frame[None])))
 
 
+class OnnxRuntimeEngine:
+    """The model file in onnxruntime."""
+
+    def __init__(self, network: Network) -> None:
+        from emberline.model.onnx_reference import OnnxRuntimeReference
+
+        self._reference = OnnxRuntimeReference(network.path, network.need_graph("comparing with onnxruntime"))
+
+    def run(self, frames: Codes) -> Iterator[FrameResult]:
+        for frame in frames:
+            yield FrameResult(tuple(output[0] for output in self._reference.run_all(frame[None])))
+
+
 @contextmanager
 def open_engine(on: str, network: Network, architecture: Architecture | None) -> Iterator[Engine]:
     """The engine that ``on`` names, with the network loaded; closed at the end.
@@ -121,9 +134,11 @@ def check_simulation() -> None:
 
 
 def open_reference(against: str, network: Network) -> Engine:
-    """What results are compared with: ``litert`` or ``model``."""
+    """What results are compared with: ``litert``, ``onnxruntime`` or ``model``."""
     if against == "litert":
         return LiteRTEngine(network)
+    if against == "onnxruntime":
+        return OnnxRuntimeEngine(network)
     if against == "model":
         return ModelEngine(network)
-    raise EmberlineError(f"--against takes litert or model, not '{against}'")
+    raise EmberlineError(f"--against takes litert, onnxruntime or model, not '{against}'")

@@ -12,7 +12,7 @@ from emberline.arch.presets import PRESETS
 from emberline.arch.program import MAGIC, MapInfo, Program
 from emberline.errors import EmberlineError, ModelError
 from emberline.model.graph import FeatureMap, Graph, Quantisation, Softmax
-from emberline.zoo import ZOO, ZooEntry, find_by_contents
+from emberline.zoo import ZOO, Reader, ZooEntry, find_by_contents
 
 DEFAULT_ARCHITECTURE = "ulx3s-85f"
 
@@ -118,13 +118,39 @@ def load_network(text: str) -> Network:
 
 
 def _load_model(path: Path, entry: ZooEntry | None) -> Network:
+    """A model file, by its contents and, if the zoo knows it, what the zoo says of it."""
+    reader = Reader.TFLITE if entry is None else entry.reader
+    if reader.is_float:
+        assert entry is not None
+        raise ModelError(f"network '{entry.name}' is float: quantise it first (emberline quantize {entry.name} ...)")
+    if reader is Reader.ZYNQNET:
+        from emberline.compiler.frontends.zynqnet_reader import read_zynqnet
+
+        graph = read_zynqnet(path.parent)
+        preprocessing: Mapping[str, Any] = {}
+    else:
+        graph, preprocessing = _read(path, entry.name if entry else None)
+    if entry is None:
+        return Network(graph.name, path, graph, preprocessing=preprocessing)
+    return Network(entry.name, path, graph, None, entry.class_names(), entry.preprocessing)
+
+
+def _read(path: Path, name: str | None) -> tuple[Graph, Mapping[str, Any]]:
+    """A ``.tflite`` or ``.onnx`` file, whatever its name, and the preprocessing that it carries."""
+    if is_onnx(path):
+        from emberline.compiler.frontends.onnx_reader import read_onnx, read_preprocessing
+
+        data = path.read_bytes()
+        return read_onnx(path if name is None else data, name), read_preprocessing(data)
     from emberline.compiler.frontends.tflite_reader import read_tflite
 
-    if entry is None:
-        graph = read_tflite(path)
-        return Network(graph.name, path, graph)
-    graph = read_tflite(path.read_bytes(), entry.name)
-    return Network(entry.name, path, graph, None, entry.labels, entry.preprocessing)
+    return (read_tflite(path) if name is None else read_tflite(path.read_bytes(), name)), {}
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether a model file is to be read as ONNX: by its name, unless it says that it is a TFLite file."""
+    with path.open("rb") as file:
+        return path.suffix.lower() == ".onnx" and file.read(8)[4:] != b"TFL3"
 
 
 def find_architecture(name: str) -> Architecture:

@@ -18,6 +18,7 @@ class Where(StrEnum):
 
 class Against(StrEnum):
     LITERT = "litert"
+    ONNXRUNTIME = "onnxruntime"
     MODEL = "model"
 
 
@@ -26,10 +27,10 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A .tflite file or a name from the zoo.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A .tflite or .onnx file or a name from the zoo.")],
     images: Annotated[list[str], typer.Option(help="An .npz, a folder, an image or a .dat file; may be repeated.")],
     on: Annotated[Where, typer.Option(help="What is verified.")] = Where.RTL,
-    against: Annotated[Against, typer.Option(help="What is right: LiteRT, or numpy.")] = Against.LITERT,
+    against: Annotated[Against, typer.Option(help="What is right: LiteRT, onnxruntime, or numpy.")] = Against.LITERT,
     arch: Annotated[str, typer.Option(help="An architecture preset.")] = "ulx3s-85f",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
     preprocess: Annotated[

@@ -28,7 +28,7 @@ def available() -> bool:
 
 
 class LiteRTReference:
-    """A TFLite model in LiteRT, run by its reference kernels, one frame at a time.
+    """A TFLite model in LiteRT, run by its reference kernels, one frame at a time; uint8 codes as int8, 128 less.
 
     Parameters: the model's path or bytes; ``keep_tensors`` keeps every intermediate tensor readable.
 
@@ -64,7 +64,7 @@ class LiteRTReference:
         for frame in frames:
             self._invoke(frame)
             for kept, details in zip(results, self._outputs, strict=True):
-                kept.append(self._interpreter.get_tensor(details["index"])[0])
+                kept.append(_signed(self._interpreter.get_tensor(details["index"])[0]))
         return [
             np.stack(kept) if kept else np.zeros((0, *details["shape"][1:]), np.int8)
             for kept, details in zip(results, self._outputs, strict=True)
@@ -79,12 +79,20 @@ class LiteRTReference:
         details: list[dict[str, Any]] = sorted(self._interpreter.get_tensor_details(), key=lambda each: each["index"])
         found = {}
         for name, each in zip(unique_names(each["name"] for each in details), details, strict=True):
-            if each["dtype"] is np.int8:
-                value = self._interpreter.get_tensor(each["index"])
+            if each["dtype"] in (np.int8, np.uint8):
+                value = _signed(self._interpreter.get_tensor(each["index"]))
                 found[name] = value[0] if value.ndim > 1 and value.shape[0] == 1 else value
         return found
 
     def _invoke(self, frame: Frames) -> None:
         details = self._inputs[0]
-        self._interpreter.set_tensor(details["index"], frame.reshape(details["shape"]).astype(np.int8, copy=False))
+        codes = frame.reshape(details["shape"]).astype(np.int8, copy=False)
+        if details["dtype"] is np.uint8:
+            codes = (codes.astype(np.int16) + 128).astype(np.uint8)
+        self._interpreter.set_tensor(details["index"], codes)
         self._interpreter.invoke()
+
+
+def _signed(values: NDArray[Any]) -> NDArray[Any]:
+    """uint8 codes as int8 ones, which are 128 less; others as they are."""
+    return (values.astype(np.int16) - 128).astype(np.int8) if values.dtype == np.uint8 else values

@@ -13,6 +13,7 @@ whatever quantisation the file gives its result. What cannot be expressed is ref
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from emberline.compiler.frontends import onnx_operators as operators
 from emberline.compiler.frontends import onnx_qlinear as qlinear
 from emberline.compiler.frontends.onnx_cleanup import fold_clamps
 from emberline.compiler.frontends.onnx_quantisation import dequantize_linear, quantize_linear
-from emberline.compiler.frontends.onnx_records import ModelRecords, NodeRecord, read_records
+from emberline.compiler.frontends.onnx_records import PREPROCESSING_KEY, ModelRecords, NodeRecord, read_records
 from emberline.compiler.frontends.onnx_values import (
     Constant,
     Order,
@@ -63,6 +64,17 @@ def read_onnx(source: str | Path | bytes, name: str | None = None) -> Graph:
         return build_graph(read_records(data), name)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
+
+
+def read_preprocessing(data: bytes) -> dict[str, Any]:
+    """How photographs become frames, where the file says so; ``emberline quantize`` writes it."""
+    try:
+        record = json.loads(read_records(data).metadata.get(PREPROCESSING_KEY, "{}"))
+    except ValueError as error:
+        raise ModelError(f"its metadata '{PREPROCESSING_KEY}' is no JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise ModelError(f"its metadata '{PREPROCESSING_KEY}' is no JSON object")
+    return record
 
 
 def build_graph(records: ModelRecords, name: str) -> Graph:

@@ -147,7 +147,7 @@ def _concatenation(name: str, operands: Operands, sources: Sequence[FeatureMap],
 
 def _pool(name: str, operands: Operands, sources: Sequence[FeatureMap], target: FeatureMap) -> Layer:
     (source,) = sources if len(sources) == 1 else _refuse_inputs(sources)
-    kind = AveragePool if operands.operator.type == "AVERAGE_POOL_2D" else MaxPool
+    kind = MaxPool if operands.operator.type == "MAX_POOL_2D" else AveragePool
     window = (operands.option("FilterHeight"), operands.option("FilterWidth"))
     stride = (operands.option("StrideH"), operands.option("StrideW"))
     padding = _padding(operands.option("Padding"), source.shape[:2], window, stride, (1, 1))

@@ -3,7 +3,8 @@
 Every integer of the result (multipliers, shifts, clamps, resolved padding) is the one LiteRT derives, so that running
 the graph gives LiteRT's BUILTIN_REF result bit for bit. What cannot be expressed exactly is refused, naming file,
 layer and reason. Explicit PAD operators are folded into the convolutions that read them; RESHAPE and SQUEEZE
-disappear (a fully connected layer reads the map as it is) or become a host ``Flatten`` at the end.
+disappear (a fully connected layer reads the map as it is) or become a host ``Flatten`` at the end. Legacy uint8 models
+become int8 ones first (``tflite_uint8``).
 """
 
 from __future__ import annotations
@@ -18,9 +19,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emberline.compiler.frontends import tflite_layers as layers
+from emberline.compiler.frontends import tflite_uint8 as uint8
+from emberline.compiler.frontends.selections import fold_selections
 from emberline.compiler.frontends.tflite_records import ModelRecords, OperatorRecord, TensorRecord, read_records
+from emberline.compiler.frontends.tflite_uint8 import to_int8
 from emberline.errors import ModelError
-from emberline.model.graph import FeatureMap, Flatten, Graph, Layer, Pad, Padding, Quantisation, Softmax
+from emberline.model.graph import (
+    AveragePool,
+    Convolution,
+    FeatureMap,
+    Flatten,
+    Graph,
+    Layer,
+    Pad,
+    Padding,
+    Quantisation,
+    Softmax,
+)
 from emberline.model.softmax import softmax_parameters
 
 MAX_MAP_SIZE = 1 << 26
@@ -43,7 +58,7 @@ def read_tflite(source: str | Path | bytes, name: str | None = None) -> Graph:
         except OSError as error:
             raise ModelError(f"{where}: cannot be read: {error.strerror or error}") from error
     try:
-        return build_graph(read_records(data), name)
+        return fold_selections(build_graph(to_int8(read_records(data)), name))
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
 
@@ -152,9 +167,11 @@ class _Builder:
             "MAX_POOL_2D": self._convert_plain,
             "MEAN": self._convert_plain,
             "PAD": self._convert_pad,
+            "QUANTIZE": self._convert_quantize,
             "RESHAPE": self._convert_reshape,
             "SOFTMAX": self._convert_softmax,
             "SQUEEZE": self._convert_reshape,
+            uint8.UNSIGNED_AVERAGE: self._convert_unsigned_average,
         }
         if operator.type not in converters:
             raise ModelError(f"operator {operator.type} is not supported")
@@ -171,14 +188,49 @@ class _Builder:
         view = self._view(tensor)
         source = self.maps[view.map] if view.padding is not None else self._read(tensor)
         target = self._define(operands.output)
-        self.layers.append(layers.convolution(name, operands, source, target, view.padding))
+        self._append_widened(
+            operands, source, lambda operands: layers.convolution(name, operands, source, target, view.padding)
+        )
+
+    def _append_widened(
+        self, operands: _Operands, source: FeatureMap, make: Callable[[_Operands], Convolution]
+    ) -> None:
+        """A convolution; of weights that do not fit int8 one that reads channels twice."""
+        if not operands.has_input(1) or operands.input(1).type != uint8.WIDE:
+            self.layers.append(make(operands))
+            return
+        first, rest = (make(operands.with_tensor(each)) for each in uint8.halves(operands.input(1)))
+
+        def define(name: str, channels: int) -> FeatureMap:
+            self.maps[name] = FeatureMap(name, source.height, source.width, channels, source.quantisation)
+            return self.maps[name]
+
+        self.layers += uint8.widen(first, rest.weights, source, define)
+
+    def _convert_unsigned_average(self, operands: _Operands, name: str) -> None:
+        source = self._read(operands.input(0))
+        target = self._define(operands.output)
+        pool = layers.CONVERTERS["AVERAGE_POOL_2D"](name, operands, [source], target)
+        assert isinstance(pool, AveragePool)
+        if source.quantisation != target.quantisation:
+            raise ModelError("its output must keep its input's quantisation")
+        self.layers.append(uint8.unsigned_average(pool, source.channels))
+
+    def _convert_quantize(self, operands: _Operands, name: str) -> None:
+        tensor, target = operands.input(0), operands.output
+        view = self._view(tensor)
+        if view.padding is not None or self.maps[view.map].quantisation != _activation_quantisation(target):
+            source = self._read(tensor)
+            self.layers.append(uint8.requantising(name, source, self._define(target)))
+        else:
+            self.views[target.index] = view
 
     def _convert_fully_connected(self, operands: _Operands, name: str) -> None:
         tensor = operands.input(0)
         view = self._view(tensor)
         source = self.maps[view.map] if view.flattened else self._read(tensor)
         target = self._define(operands.output)
-        self.layers.append(layers.fully_connected(name, operands, source, target))
+        self._append_widened(operands, source, lambda operands: layers.fully_connected(name, operands, source, target))
 
     def _convert_pad(self, operands: _Operands, name: str) -> None:
         source, target = self._read(operands.input(0)), operands.output
@@ -224,6 +276,11 @@ class _Operands:
         self.operator, self._tensors = operator, tensors
         if len(operator.outputs) != 1 or operator.outputs[0] < 0:
             raise ModelError(f"it has {len(operator.outputs)} outputs, not one")
+
+    def with_tensor(self, tensor: TensorRecord) -> _Operands:
+        """The same operator with another tensor in the place of the one with this index."""
+        tensors = (*self._tensors[: tensor.index], tensor, *self._tensors[tensor.index + 1 :])
+        return _Operands(self.operator, tensors)
 
     def has_input(self, position: int) -> bool:
         return position < len(self.operator.inputs) and self.operator.inputs[position] >= 0

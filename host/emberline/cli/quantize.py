@@ -1,0 +1,99 @@
+"""``emberline quantize``: a float ONNX model becomes an int8 one, by onnxruntime's own quantiser."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from emberline.cli import console
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emberline.zoo import ZooEntry
+
+
+def register(app: typer.Typer) -> None:
+    app.command(name="quantize", help="Quantise a float ONNX model to int8 with calibration images.")(quantize)
+
+
+def quantize(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A float .onnx file or a float network of the zoo.")],
+    calibration: Annotated[Path, typer.Option(help="A folder of images that look like those the network will see.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Write the int8 model to this file.")],
+    preprocess: Annotated[
+        str | None,
+        typer.Option(help="What pixels mean, such as resize=256,order=BGR,mean=104/117/123; see docs/cli.md."),
+    ] = None,
+    method: Annotated[str, typer.Option(help="How ranges are chosen: mse, percentile or minmax.")] = "mse",
+    percentile: Annotated[float, typer.Option(help="Of percentile: how many percent lie within each bound.")] = 99.99,
+    symmetric: Annotated[bool, typer.Option(help="Activations with zero point 0.")] = False,
+    per_tensor: Annotated[bool, typer.Option(help="One weight scale a layer, not one an output channel.")] = False,
+    outputs: Annotated[str | None, typer.Option(help="Tensors at which the network ends, with commas between.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    from emberline.driver.preprocessing import Preprocessing
+    from emberline.errors import EmberlineError
+    from emberline.quantiser.calibration import Method
+    from emberline.quantiser.static import Options, quantise
+    from emberline.zoo import ZOO
+
+    if method not in list(Method):
+        raise EmberlineError(f"--method takes {', '.join(Method)}, not '{method}'")
+    if not 50 < percentile <= 100:
+        raise EmberlineError(f"--percentile takes more than 50 and at most 100, not {percentile}")
+    entry = None if Path(model).is_file() else ZOO.get(model)
+    if preprocess is not None:
+        preprocessing = Preprocessing.from_text(preprocess)
+    elif entry is not None:
+        preprocessing = Preprocessing.from_json(entry.preprocessing)
+    else:
+        raise EmberlineError("--preprocess is needed: the file does not say what pixels mean to the network")
+    ends = tuple(outputs.split(",")) if outputs else entry.outputs if entry else ()
+    options = Options(Method(method), percentile, symmetric, not per_tensor, ends)
+    with tempfile.TemporaryDirectory() as folder:
+        source = find_float_model(model, entry, Path(folder))
+        ranges = quantise(source, output, calibration, preprocessing, options, _progress, limit)
+    report = {
+        "network": model,
+        "file": str(output),
+        "method": method,
+        "symmetric": symmetric,
+        "preprocessing": preprocessing.to_json(),
+        "ranges": {name: list(each) for name, each in ranges.items()},
+    }
+    if as_json:
+        console.print_json(report)
+    else:
+        console.print_line(f"{len(ranges)} tensors quantised by {method}, written to {output}")
+
+
+def find_float_model(model: str, entry: ZooEntry | None, folder: Path) -> Path:
+    """The float ONNX file behind the argument; one of another format is converted in ``folder``."""
+    from emberline.errors import ModelError
+    from emberline.zoo import Reader
+
+    if entry is None:
+        if not Path(model).is_file():
+            raise ModelError(f"'{model}' is neither a file nor a network of the zoo")
+        return Path(model)
+    if entry.reader is Reader.ONNX_FLOAT:
+        return entry.path()
+    if entry.reader is Reader.DEEP_COMPRESSION:
+        from emberline.compiler.frontends.deep_compression import read_weights, to_onnx
+
+        path = folder / f"{entry.name}.onnx"
+        path.write_bytes(to_onnx(read_weights(entry.path())))
+        return path
+    raise ModelError(f"network '{entry.name}' is quantised already")
+
+
+def _progress(items: Iterable[NDArray[np.float32]], what: str) -> Iterable[NDArray[np.float32]]:
+    frames = list(items)
+    return console.progress(frames, f"calibrating: {what}", len(frames))
