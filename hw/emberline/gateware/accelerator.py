@@ -22,6 +22,9 @@ from emberline.gateware.row_issuer import RowIssuer
 from emberline.gateware.sequencer import Sequencer
 from emberline.gateware.structures import delayed
 
+FLUSH_CYCLES = 256
+"""How long a reset lasts: longer than a group is on its way from the issuer to the buffer."""
+
 CONTEXT_COUNT = 2
 """ROWs in flight: the one whose taps are walked and the one whose results are under way."""
 
@@ -76,21 +79,40 @@ class Accelerator(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        self._core = ResetInserter(self.clear)
-        m.submodules.sequencer = self._core(self._build_sequencer(m))
-        m.submodules.buffer = self._core(self._build_buffer(m))
-        m.submodules.issuer = self._core(self._build_issuer(m))
+        reset, start = self._build_reset(m)
+        self._core = ResetInserter(reset)
+        m.submodules.sequencer = self._core(self._build_sequencer(m, start))
+        m.submodules.buffer = self._build_buffer(m)
+        m.submodules.issuer = self._core(self._build_issuer(m, reset))
         self._build_lanes(m)
         self._build_results(m)
         return m
 
-    def _build_sequencer(self, m: Module) -> Sequencer:
+    def _build_reset(self, m: Module) -> tuple[Signal, Signal]:
+        """The reset of what holds state, and a start that waits for its end.
+
+        Taps, sums and groups on their way are not reset: what makes and what takes them is, until all have left.
+        """
+        reset = Signal()
+        left = Signal(range(FLUSH_CYCLES))
+        start, pending = Signal(), Signal()
+        m.d.sync += [reset.eq(self.clear | (left != 0)), left.eq(Mux(left != 0, left - 1, 0))]
+        with m.If(self.clear):
+            m.d.sync += [left.eq(FLUSH_CYCLES - 1), pending.eq(0)]
+        with m.Elif(self.start):
+            m.d.sync += pending.eq(1)
+        with m.Elif(start):
+            m.d.sync += pending.eq(0)
+        m.d.comb += start.eq(pending & ~reset & (left == 0))
+        return reset, start
+
+    def _build_sequencer(self, m: Module, start: Value) -> Sequencer:
         self._sequencer = sequencer = Sequencer(self._architecture)
         m.d.comb += [
             sequencer.write_enable.eq(self.program_enable),
             sequencer.write_address.eq(self.program_address),
             sequencer.write_data.eq(self.program_data),
-            sequencer.start.eq(self.start),
+            sequencer.start.eq(start),
             sequencer.result_release.eq(self.result_release),
             self.running.eq(sequencer.running),
             self.fault.eq(sequencer.fault),
@@ -140,7 +162,7 @@ class Accelerator(wiring.Component):
         ]
         return buffer
 
-    def _build_issuer(self, m: Module) -> RowIssuer:
+    def _build_issuer(self, m: Module, reset: Value) -> RowIssuer:
         """Hand rows from the sequencer to the issuer, and keep what the later stages need in one of two contexts."""
         architecture, sequencer = self._architecture, self._sequencer
         self._issuer = issuer = RowIssuer(architecture)
@@ -149,8 +171,8 @@ class Accelerator(wiring.Component):
         resolved = ("source", "row_step", "row_back", "row_threshold")
         m.d.comb += [settings[name].eq(row[name]) for name, _ in settings.shape() if name not in resolved]
         # These settle while the pointers are resolved: registers, to keep the subtractions out of the hand-over.
-        row_back = Signal.like(settings.row_back)
-        row_threshold = Signal.like(settings.row_threshold)
+        row_back = Signal.like(settings.row_back, reset_less=True)
+        row_threshold = Signal.like(settings.row_threshold, reset_less=True)
         m.d.sync += [
             row_back.eq((row.row_step - (row.source_end - row.source_start)) >> group_bits),
             row_threshold.eq((row.source_end - row.row_step) >> group_bits),
@@ -170,7 +192,7 @@ class Accelerator(wiring.Component):
         ]
         with m.If(taken):
             m.d.sync += context.eq(~context)
-        with m.If(self.clear):
+        with m.If(reset):
             m.d.sync += context.eq(0)
         # The later stages have time: their copies are made a cycle later, and the hand-over drives few registers.
         late_context = Signal()
@@ -189,10 +211,10 @@ class Accelerator(wiring.Component):
         self._reader = reader = ResidualReader(self._architecture)
         self._pooler = pooler = Pooler(self._architecture.lanes_out)
         self._adds, self._combines = Signal(CONTEXT_COUNT), Signal(CONTEXT_COUNT)
-        self._requantiser_settings = Signal(data.ArrayLayout(requantiser.SETTINGS, CONTEXT_COUNT))
-        targets = Signal.like(writer.settings)
-        additions = Signal.like(adder.settings)
-        pools = Signal.like(pooler.settings)
+        self._requantiser_settings = Signal(data.ArrayLayout(requantiser.SETTINGS, CONTEXT_COUNT), reset_less=True)
+        targets = Signal.like(writer.settings, reset_less=True)
+        additions = Signal.like(adder.settings, reset_less=True)
+        pools = Signal.like(pooler.settings, reset_less=True)
         m.d.comb += [writer.settings.eq(targets), adder.settings.eq(additions), pooler.settings.eq(pools)]
         stored_columns = Mux(row.pool, pool.pool_columns, row.columns)
         for index in range(CONTEXT_COUNT):
@@ -239,7 +261,7 @@ class Accelerator(wiring.Component):
         # A lane's weight address comes as much earlier than the activation as the weight memory takes.
         lead = activation_buffer.READ_LATENCY + 1 - lane.WEIGHT_LATENCY
         weight_address = delayed(m, issuer.o_weight_address, lead, name="weight_address")
-        control = data.View(lane.CONTROL, self._delay(m, issuer.o_control.as_value(), lead, "control", reset=True))
+        control = data.View(lane.CONTROL, delayed(m, issuer.o_control.as_value(), lead, name="control", reset=True))
         write = Signal(weight_write_layout(architecture), reset_less=True)
         fields = Cat(write.chunk, write.lane, write.address)
         m.d.sync += [
@@ -254,7 +276,7 @@ class Accelerator(wiring.Component):
         self._lanes = []
         for index in range(architecture.lanes_out):
             unit = Lane(architecture, index)
-            m.submodules[f"lane_{index}"] = self._core(unit)
+            m.submodules[f"lane_{index}"] = unit
             m.d.comb += [
                 unit.i_write.eq(write),
                 unit.i_address.eq(weight_address),
@@ -274,7 +296,7 @@ class Accelerator(wiring.Component):
         for index in range(architecture.requantisers):
             lanes = self._lanes[index * share : (index + 1) * share]
             unit = Requantiser(share, family=architecture.family)
-            m.submodules[f"requantiser_{index}"] = self._core(unit)
+            m.submodules[f"requantiser_{index}"] = unit
             m.d.comb += unit.settings.eq(self._requantiser_settings)
             for position, each in enumerate(lanes):
                 m.d.comb += [
@@ -294,8 +316,8 @@ class Accelerator(wiring.Component):
         valid = Signal()
         context = Signal()
         m.d.comb += [
-            Cat(valid).eq(self._delay(m, final.o_valid, requantiser.LATENCY, "group_valid", reset=True)),
-            Cat(context).eq(self._delay(m, final.o_context, requantiser.LATENCY, "group_context")),
+            Cat(valid).eq(delayed(m, final.o_valid, requantiser.LATENCY, name="group_valid", reset=True)),
+            Cat(context).eq(delayed(m, final.o_context, requantiser.LATENCY, name="group_context")),
         ]
         self._build_write(m, group, valid, context)
 
@@ -304,7 +326,7 @@ class Accelerator(wiring.Component):
         buffer, pooler, adder, reader = self._buffer, self._pooler, self._adder, self._reader
         writer = self._writer
         m.submodules.pooler = self._core(pooler)
-        m.submodules.adder = self._core(adder)
+        m.submodules.adder = adder
         m.submodules.residual_reader = self._core(reader)
         m.submodules.writer = self._core(writer)
         add = self._adds.bit_select(pooler.o_context, 1)
@@ -319,7 +341,7 @@ class Accelerator(wiring.Component):
             plain.eq(pooler.o_group.as_value()),
             combined_context.eq(pooler.o_context),
         ]
-        combined_valid = self._delay(m, pooler.o_valid & ~add, 1, "combined_valid", reset=True)
+        combined_valid = delayed(m, pooler.o_valid & ~add, 1, name="combined_valid", reset=True)
         m.d.comb += [
             pooler.i_valid.eq(valid),
             pooler.i_context.eq(context),
@@ -344,14 +366,6 @@ class Accelerator(wiring.Component):
             buffer.write_group.eq(writer.o_group),
             self._sequencer.i_row_done.eq(writer.o_done),
         ]
-
-    def _delay(self, m: Module, value: Value, cycles: int, name: str, *, reset: bool = False) -> Value:
-        """`delayed`, cleared with the core."""
-        inner = Module()
-        result = Signal(value.shape(), name=f"{name}_out")
-        inner.d.comb += result.eq(delayed(inner, value, cycles, name=name, reset=reset))
-        m.submodules += self._core(inner)
-        return result
 
 
 def write_latency(architecture: Architecture, *, add: bool = False, copy: bool = False) -> int:

@@ -75,12 +75,15 @@ class FrameWriter(wiring.Component):
         m = Module()
         architecture = self._architecture
         group_bits = architecture.groups_per_word.bit_length() - 1
-        config = Signal(SETTINGS)
+        config = Signal(SETTINGS, reset_less=True)
         start_words = Signal(ADDRESS_WIDTH)
         m.d.comb += start_words.eq(config.start >> group_bits)
 
         # Comparisons are with the last of each, computed when the settings have come.
-        last_channel, last_column, last_stored = Signal(8), Signal(12), Signal(12)
+        last_channel, last_column, last_stored = (
+            Signal(width, name=name, reset_less=True)
+            for name, width in (("last_channel", 8), ("last_column", 12), ("last_stored", 12))
+        )
         last_row = Signal(ROW_COUNT_WIDTH)
         m.d.sync += [
             last_channel.eq(config.channels - 1),
@@ -98,7 +101,7 @@ class FrameWriter(wiring.Component):
         free = Signal(ROW_COUNT_WIDTH)  # rows neither committed nor in use
         row_bytes = Signal(ROW_BYTES_WIDTH)
 
-        register = Signal(8 * architecture.lanes_in)
+        register = Signal(8 * architecture.lanes_in, reset_less=True)
         channel = Signal(8)
         column = Signal(12)
         skip = Signal(8)

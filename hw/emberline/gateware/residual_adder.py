@@ -127,13 +127,21 @@ class ResidualAdder(wiring.Component):
             m.d.sync += [result.eq(result >> step_width), residual.eq(residual >> step_width)]
             with m.If(left != 0):
                 m.d.sync += left.eq(left - 1)
-        # The context travels with its channels: each stage reads the settings of the instruction it works for.
+        # The context travels with its channels. Each stage reads a register that holds its instruction's field: it was
+        # chosen a cycle earlier, by the context of the stage before.
         contexts = [context]
         for stage in range(1, VALUE_LATENCY):
             contexts.append(delayed(m, contexts[-1], 1, name=f"context_{stage}"))
+        chosen: dict[tuple[str, int], Signal] = {}
 
         def setting(field: str, stage: int) -> Value:
-            return self.settings[contexts[stage]][field]
+            if (field, stage) not in chosen:
+                earlier = contexts[stage - 1] if stage else Mux(self.i_valid, self.i_context, context)
+                value = self.settings[earlier][field]
+                register = Signal(value.shape(), name=f"{field}_{stage}", reset_less=True)
+                m.d.sync += register.eq(value)
+                chosen[field, stage] = register
+            return chosen[field, stage]
 
         sums = [
             self._add(m, result.word_select(each, 8), residual.word_select(each, 8), setting, name=f"channel_{each}")

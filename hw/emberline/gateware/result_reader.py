@@ -51,7 +51,7 @@ class ResultReader(wiring.Component):
         config = Signal(SETTINGS)
         address = Signal(ADDRESS_WIDTH)
         words_left = Signal(16)
-        word = Signal(8 * architecture.lanes_in)
+        word = Signal(8 * architecture.lanes_in, reset_less=True)
         bytes_left = Signal(range(architecture.lanes_in + 1))
         requested = Signal()
         ignore = Signal()  # the word under way belongs to a read that was started again

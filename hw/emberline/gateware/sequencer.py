@@ -108,7 +108,8 @@ class Sequencer(wiring.Component):
         self._index = Signal(range(32))  # which of them is in the fetch register
         self._address = Signal(range(self._architecture.program_depth_words))
         self._shadow = Array(
-            Signal(WORD_WIDTH, name=f"word_{i}") for i in range(isa.ROW.word_count + isa.ADD.word_count)
+            Signal(WORD_WIDTH, name=f"word_{i}", reset_less=True)
+            for i in range(isa.ROW.word_count + isa.ADD.word_count)
         )
         self._instruction_memory(m)
         self._pointer_writes(m)
@@ -166,7 +167,7 @@ class Sequencer(wiring.Component):
 
         active = self._state == State.POINTERS
         # Cycle 1: read
-        value = Signal(isa.ADDRESS_WIDTH)
+        value = Signal(isa.ADDRESS_WIDTH, reset_less=True)
         read = active & (operand <= self._last_operand)
         m.d.comb += self._pointer_read.addr.eq(field("pointer", operand[:2]))
         m.d.sync += value.eq(self._pointer_read.data)
@@ -176,19 +177,19 @@ class Sequencer(wiring.Component):
                     with m.Case(index):
                         m.d.sync += target.eq(self._pointer_read.data)
         # Cycle 2: step
-        operand_2 = Signal(2)
+        operand_2 = Signal(2, reset_less=True)
         valid_2 = Signal()
-        total = Signal(isa.ADDRESS_WIDTH + 1)
+        total = Signal(isa.ADDRESS_WIDTH + 1, reset_less=True)
         m.d.sync += [operand_2.eq(operand), valid_2.eq(read), total.eq(value + field("step", operand_2))]
         # Cycle 3: how far beyond the end
-        operand_3 = Signal(2)
+        operand_3 = Signal(2, reset_less=True)
         valid_3 = Signal()
         total_3 = Signal.like(total)
-        beyond = Signal(isa.ADDRESS_WIDTH + 2)
+        beyond = Signal(isa.ADDRESS_WIDTH + 2, reset_less=True)
         m.d.sync += [operand_3.eq(operand_2), valid_3.eq(valid_2), total_3.eq(total)]
         m.d.sync += beyond.eq(total - field("end", operand_3))
         # Cycle 4: wrap and write back
-        operand_4 = Signal(2)
+        operand_4 = Signal(2, reset_less=True)
         valid_4 = Signal()
         m.d.sync += [operand_4.eq(operand_3), valid_4.eq(valid_3)]
         wrapped = Mux(beyond[-1], total_3, beyond + field("start", operand_4))
@@ -330,7 +331,7 @@ class Sequencer(wiring.Component):
         counter = self._program_counter
         loop = data.View(structure(isa.LOOP), self._shadow[0][: isa.LOOP.width])
         starts = Array(Signal.like(counter, name=f"loop_start_{i}") for i in range(isa.LOOP_DEPTH))
-        lefts = Array(Signal(16, name=f"loop_left_{i}") for i in range(isa.LOOP_DEPTH))
+        lefts = Array(Signal(16, name=f"loop_left_{i}", reset_less=True) for i in range(isa.LOOP_DEPTH))
         depth = self._loop_depth
         inner = Signal(range(isa.LOOP_DEPTH))
         m.d.comb += inner.eq(depth - 1)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import ClockDomain, Module, Signal
+from amaranth.hdl import ClockDomain, Instance, Module, Signal
 from amaranth.lib import io, wiring
-from amaranth.lib.cdc import ResetSynchronizer
 from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
 from emberline.arch.architecture import Architecture
@@ -22,7 +21,7 @@ class Ulx3sTop(wiring.Component):
     Parameters: ``architecture``.
 
     LED 0: a program runs. LED 1: the machine has stopped with a fault. LED 2: bytes on the serial line. LED 7: the
-    clock runs. Button "fire 1" resets everything.
+    clock runs.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -31,18 +30,18 @@ class Ulx3sTop(wiring.Component):
 
     def elaborate(self, platform: ULX3S_85F_Platform) -> Module:
         m = Module()
-        m.domains.sync = domain = ClockDomain()
+        # No reset: registers have their values from the bitstream, and the clock starts when it is good. A reset would be
+        # the largest net of the design.
+        m.domains.sync = domain = ClockDomain(reset_less=True)
         m.submodules.pll = pll = Pll(OSCILLATOR_HZ, self._architecture.clock_hz)
         m.submodules.top = top = UartTop(self._architecture)
         uart = platform.request("uart", 0, dir="-")
         m.submodules.oscillator = oscillator = io.Buffer("i", platform.request("clk25", 0, dir="-"))
-        m.submodules.button = button = io.Buffer("i", platform.request("button_fire", 0, dir="-"))
         m.submodules.rx = rx = io.Buffer("i", uart.rx)
         m.submodules.tx = tx = io.Buffer("o", uart.tx)
-        m.submodules.reset = ResetSynchronizer(~pll.locked | button.i, domain="sync")
+        m.submodules.gate = Instance("DCCA", i_CLKI=pll.clock_out, i_CE=pll.locked, o_CLKO=domain.clk)
         m.d.comb += [
             pll.clock_in.eq(oscillator.i),
-            domain.clk.eq(pll.clock_out),
             top.rx.eq(rx.i),
             tx.o.eq(top.tx),
         ]
