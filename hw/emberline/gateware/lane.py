@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -99,12 +99,9 @@ class Lane(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.d.sync += [
-            self.o_write.eq(self.i_write),
-            self.o_address.eq(self.i_address),
-            self.o_control.eq(self.i_control),
-            self.o_activation.eq(self.i_activation),
-        ]
+        for name in ("write", "address", "control", "activation"):
+            forwarded = Value.cast(getattr(self, f"i_{name}"))
+            m.d.comb += Value.cast(getattr(self, f"o_{name}")).eq(delayed(m, forwarded, 1, name=f"next_{name}"))
         weights = self._weight_memory(m)
         control = Signal(CONTROL, name="control")
         m.d.comb += Cat(control).eq(delayed(m, self.i_control.as_value(), WEIGHT_LATENCY, name="control", reset=True))
