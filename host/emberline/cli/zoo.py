@@ -1,0 +1,163 @@
+"""``emberline zoo``: the networks known by name, their files, and whether they compute what they should."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from emberline.cli import console
+from emberline.errors import EmberlineError
+
+if TYPE_CHECKING:
+    from emberline.zoo import ZooEntry, ZooFile
+
+LARGEST_DOWNLOAD_BYTES = 64 << 20
+_TIMEOUT_SECONDS = 60
+
+zoo = typer.Typer(help="The networks known by name: list them, fetch their files, verify them.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(zoo, name="zoo")
+
+
+@zoo.command(name="list", help="List the networks, where their files come from and whether they are here.")
+def list_networks(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+    from emberline.zoo import ZOO
+
+    report = [_describe(entry) for entry in ZOO.values()]
+    if as_json:
+        console.print_json(report)
+        return
+    console.print_table(
+        ("network", "what", "licence", "origin", "here"),
+        [(e["name"], e["title"], e["licence"], e["origin"], "yes" if e["here"] else "no") for e in report],
+    )
+
+
+@zoo.command(help="Download the files of networks, checking their hashes.")
+def fetch(names: Annotated[list[str], typer.Argument(metavar="NETWORK...", help="Names from the list.")]) -> None:
+    from emberline.zoo import download_root
+
+    for entry in _entries(names):
+        for file in entry.files:
+            if _find(entry, file) is not None:
+                console.print_line(f"{entry.name}: {file.name} is here")
+            elif file.url is None:
+                raise EmberlineError(f"{file.name} cannot be downloaded: it was made from {entry.origin}")
+            else:
+                path = download(file.url, file.sha256, download_root() / file.name)
+                console.print_line(f"{entry.name}: {path}")
+
+
+@zoo.command(help="Check hashes, and compare networks with their oracle on random frames; status 1 if any differs.")
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NETWORK...]", help="Names from the list.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every network whose files are here.")] = False,
+    frames: Annotated[int, typer.Option(min=1, help="Random frames for each network.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    from emberline.zoo import ZOO
+
+    if bool(names) == everything:
+        raise EmberlineError("name networks, or give --all")
+    report = []
+    for entry in _entries(names or list(ZOO)):
+        missing = [file.name for file in entry.files if _find(entry, file) is None]
+        if missing and everything:
+            report.append({"name": entry.name, "result": f"not here: {', '.join(missing)}", "differing_outputs": None})
+            continue
+        report.append({"name": entry.name, **verify_entry(entry, frames)})
+        if not as_json:
+            console.print_line(f"{entry.name}: {report[-1]['result']}")
+    if as_json:
+        console.print_json(report)
+    if any(row["differing_outputs"] for row in report):
+        raise typer.Exit(1)
+
+
+def verify_entry(entry: ZooEntry, frames: int) -> dict[str, Any]:
+    """Hashes, and differences from the oracle. Raises ``ModelError`` for a missing file or another hash."""
+    import numpy as np
+
+    from emberline.cli.comparison import compare
+    from emberline.cli.engines import ModelEngine, open_reference
+    from emberline.cli.networks import load_network
+    from emberline.zoo import Reader
+
+    for file in entry.files:
+        path = file.find(entry.name, entry.origin)
+        check_hash(path.read_bytes(), file.sha256, str(path))
+    if entry.reader is not Reader.TFLITE:
+        return {"against": None, "outputs": 0, "differing_outputs": 0, "result": "files have the published hashes"}
+    network = load_network(entry.name)
+    codes = np.random.default_rng(0).integers(-128, 128, (frames, *network.input.shape), dtype=np.int8)
+    runs = [[each.outputs for each in e.run(codes)] for e in (ModelEngine(network), open_reference("litert", network))]
+    found = compare(*runs)
+    return {
+        "against": "litert",
+        "outputs": found.outputs,
+        "differing_outputs": found.differing_outputs,
+        "result": f"{found.differing_outputs} of {found.outputs} output values differ from LiteRT's",
+    }
+
+
+def download(url: str, sha256: str, target: Path) -> Path:
+    """A file from the network, written only if it has this hash. Raises ``EmberlineError``, naming the address."""
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:
+            data: bytes = response.read(LARGEST_DOWNLOAD_BYTES + 1)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise EmberlineError(f"{url} cannot be downloaded: {error}") from error
+    if len(data) > LARGEST_DOWNLOAD_BYTES:
+        raise EmberlineError(f"{url} is larger than {LARGEST_DOWNLOAD_BYTES >> 20} MiB")
+    check_hash(data, sha256, url)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".part")
+    partial.write_bytes(data)
+    os.replace(partial, target)
+    return target
+
+
+def check_hash(data: bytes, sha256: str, name: str) -> None:
+    """Raise ``EmberlineError`` for contents with another hash."""
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise EmberlineError(f"{name} has sha256 {found}, not {sha256}: it is another or a damaged file")
+
+
+def _entries(names: list[str]) -> list[ZooEntry]:
+    from emberline.zoo import ZOO
+
+    for name in names:
+        if name not in ZOO:
+            raise EmberlineError(f"no network of the zoo is called '{name}'; there are {', '.join(ZOO)}")
+    return [ZOO[name] for name in names]
+
+
+def _find(entry: ZooEntry, file: ZooFile) -> Path | None:
+    from emberline.errors import ModelError
+
+    try:
+        return file.find(entry.name, entry.origin)
+    except ModelError:
+        return None
+
+
+def _describe(entry: ZooEntry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "title": entry.title,
+        "origin": entry.origin,
+        "licence": entry.licence,
+        "kind": entry.reader.value,
+        "preprocessing": dict(entry.preprocessing),
+        "files": [{"name": file.name, "sha256": file.sha256, "url": file.url} for file in entry.files],
+        "here": all(_find(entry, file) is not None for file in entry.files),
+    }

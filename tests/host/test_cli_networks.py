@@ -1,0 +1,209 @@
+"""The commands inspect, quantize and zoo, and ONNX files through verify."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import invoke
+from PIL import Image
+
+from emberline.arch.presets import preset
+from emberline.cli.inspect import build_report
+from emberline.cli.zoo import download
+from emberline.compiler.compile import compile_graph
+from emberline.compiler.frontends.tflite_reader import read_tflite
+from emberline.errors import EmberlineError
+from emberline.model.graph import FeatureMap, Graph, Quantisation, Upsample
+from emberline.zoo import PACKAGE_FOLDER, ZOO
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_inspect_counts_what_the_graph_has(capfd: Capture) -> None:
+    report = invoke(capfd, "inspect", "ember_cifar10", "--json").json()
+    graph = read_tflite(PACKAGE_FOLDER / "ember_cifar10.tflite")
+    assert report["macs"] == graph.macs() == sum(row["macs"] for row in report["layers"])
+    assert report["parameters"] == graph.parameter_count
+    assert [row["name"] for row in report["layers"]] == [layer.name for layer in graph]
+    assert report["supported"]
+    assert report["layers"][-1]["where"] == "host"
+
+
+def test_inspect_is_close_to_what_compiling_predicts() -> None:
+    graph = read_tflite(PACKAGE_FOLDER / "ember_cifar10.tflite")
+    architecture = preset("ulx3s-85f")
+    estimate = build_report(graph, architecture)["estimated_cycles"]
+    predicted = compile_graph(graph, architecture).predicted_cycles
+    assert 0.85 * predicted < estimate < 1.15 * predicted
+
+
+def test_inspect_prints_a_table(capfd: Capture) -> None:
+    finished = invoke(capfd, "inspect", "ember_cifar10")
+    assert finished.status == 0
+    assert "every layer is supported" in finished.out
+
+
+def test_inspect_says_why_a_layer_is_unsupported() -> None:
+    quantisation = Quantisation(0.5, 0)
+    maps = {"x": FeatureMap("x", 2, 2, 3, quantisation), "y": FeatureMap("y", 4, 4, 3, quantisation)}
+    graph = Graph("test", ("x",), ("y",), (Upsample("up", ("x",), "y", (2, 2)),), maps)
+    report = build_report(graph, preset("ulx3s-85f"))
+    assert not report["supported"]
+    assert report["layers"][0]["unsupported"] == "Upsample has no hardware yet"
+
+
+# --- zoo
+
+
+def test_zoo_list_names_every_network(capfd: Capture) -> None:
+    report = invoke(capfd, "zoo", "list", "--json").json()
+    assert [row["name"] for row in report] == list(ZOO)
+    assert next(row for row in report if row["name"] == "ember_cifar10")["here"]
+
+
+def test_zoo_verify_compares_with_litert(capfd: Capture) -> None:
+    pytest.importorskip("ai_edge_litert", reason="needs the optional package ai-edge-litert")
+    (row,) = invoke(capfd, "zoo", "verify", "ember_cifar10", "--json").json()
+    assert row["differing_outputs"] == 0
+    assert row["outputs"] == 20
+
+
+def test_zoo_verify_names_a_damaged_file(capfd: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EMBERLINE_DATA", str(tmp_path))
+    path = tmp_path / ZOO["kws"].file
+    path.parent.mkdir()
+    path.write_bytes(b"something else")
+    finished = invoke(capfd, "zoo", "verify", "kws")
+    assert finished.status == 1
+    assert "kws_int8.tflite has sha256" in finished.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("verify",), "name networks, or give --all"),
+        (("verify", "nothing"), "no network of the zoo is called 'nothing'"),
+        (("fetch", "nothing"), "no network of the zoo is called 'nothing'"),
+    ],
+)
+def test_zoo_refuses_unknown_names(capfd: Capture, arguments: tuple[str, ...], message: str) -> None:
+    finished = invoke(capfd, "zoo", *arguments)
+    assert finished.status == 1
+    assert message in finished.err
+
+
+def test_zoo_cannot_fetch_what_is_not_published(
+    capfd: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EMBERLINE_DATA", str(tmp_path))
+    finished = invoke(capfd, "zoo", "fetch", "squeezenet_v1.1")
+    assert finished.status == 1
+    assert "cannot be downloaded: it was made from" in finished.err
+
+
+def test_download_is_checked_before_it_is_kept(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "folder" / "target"
+    source.write_bytes(b"weights")
+    with pytest.raises(EmberlineError, match="has sha256"):
+        download(source.as_uri(), "0" * 64, target)
+    assert not target.exists()
+    assert download(source.as_uri(), hashlib.sha256(b"weights").hexdigest(), target).read_bytes() == b"weights"
+    with pytest.raises(EmberlineError, match="cannot be downloaded"):
+        download((tmp_path / "missing").as_uri(), "0" * 64, target)
+
+
+# --- quantize
+
+
+def float_model(path: Path) -> Path:
+    """Convolution, batch normalisation, Relu, two branches that are concatenated, pool, mean."""
+    onnx = pytest.importorskip("onnx", reason="needs the optional packages onnx and onnxruntime")
+    pytest.importorskip("onnxruntime", reason="needs the optional packages onnx and onnxruntime")
+    from onnx_models import OnnxNetwork
+
+    rng = np.random.default_rng(0)
+    network = OnnxNetwork(opset=11)
+
+    def constant(*shape: int, low: float = -1.0) -> str:
+        return network.constant(rng.uniform(low, 1, shape).astype(np.float32))
+
+    x = network.input("image", ("N", 3, 16, 16))
+    x = network.node("Conv", x, constant(8, 3, 3, 3), constant(8), strides=[2, 2], pads=[1] * 4)
+    x = network.node("BatchNormalization", x, constant(8, low=0.5), constant(8), constant(8), constant(8, low=0.5))
+    x = network.node("Relu", x)
+    halves = [network.node("Relu", network.node("Conv", x, constant(4, 8, 1, 1), constant(4))) for _ in range(2)]
+    x = network.node("MaxPool", network.node("Concat", *halves, axis=1), kernel_shape=[2, 2], strides=[2, 2])
+    x = network.node("Flatten", network.node("GlobalAveragePool", network.node("Conv", x, constant(5, 8, 1, 1))))
+    path.write_bytes(network.model([x]))
+    assert onnx.load(path).graph.node
+    return path
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for index in range(4):
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    return folder
+
+
+PREPROCESS = "resize=18,order=BGR,mean=104/117/123,scale=0.02"
+
+
+@pytest.mark.parametrize("options", [(), ("--symmetric",), ("--method", "percentile", "--per-tensor")])
+def test_quantized_model_equals_onnxruntime(
+    capfd: Capture, tmp_path: Path, photographs: Path, options: tuple[str, ...]
+) -> None:
+    output = tmp_path / "int8.onnx"
+    arguments = ("--calibration", photographs, "--preprocess", PREPROCESS, "-o", output, "--json", *options)
+    finished = invoke(capfd, "quantize", float_model(tmp_path / "float.onnx"), *arguments)
+    assert finished.status == 0, finished.err
+    assert finished.json()["preprocessing"]["resize"] == 18
+    verify = ("verify", output, "--images", photographs, "--on", "model", "--against", "onnxruntime", "--json")
+    report = invoke(capfd, *verify).json()
+    assert (report["images"], report["outputs"], report["differing_outputs"]) == (4, 20, 0)
+    layers = invoke(capfd, "inspect", output, "--json").json()["layers"]
+    assert [row["kind"] for row in layers if row["kind"] != "Convolution"] == ["Concatenation", "MaxPool"]
+    assert len(layers) == 7
+
+
+def test_quantize_without_images_says_so(capfd: Capture, tmp_path: Path) -> None:
+    model = float_model(tmp_path / "float.onnx")
+    for folder, message in ((tmp_path / "nothing", "no such folder"), (tmp_path, "no images")):
+        arguments = ("--calibration", folder, "--preprocess", PREPROCESS, "-o", tmp_path / "int8.onnx")
+        finished = invoke(capfd, "quantize", model, *arguments)
+        assert finished.status == 1
+        assert message in finished.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "--preprocess is needed"),
+        (("--preprocess", "order=CMYK"), "order must be one of"),
+        (("--preprocess", "order=L"), "order L is for 1 channels, but the network takes 3"),
+        (("--preprocess", PREPROCESS, "--method", "guess"), "--method takes"),
+        (("--preprocess", PREPROCESS, "--percentile", "0"), "--percentile takes"),
+        (("--preprocess", PREPROCESS, "--outputs", "nowhere"), "no layer computes 'nowhere'"),
+    ],
+)
+def test_quantize_refuses_impossible_options(
+    capfd: Capture, tmp_path: Path, photographs: Path, options: tuple[str, ...], message: str
+) -> None:
+    model = float_model(tmp_path / "float.onnx")
+    finished = invoke(capfd, "quantize", model, "--calibration", photographs, "-o", tmp_path / "int8.onnx", *options)
+    assert finished.status == 1
+    assert message in finished.err
+
+
+def test_quantize_refuses_what_is_quantised(capfd: Capture, tmp_path: Path, photographs: Path) -> None:
+    pytest.importorskip("onnx", reason="needs the optional packages onnx and onnxruntime")
+    arguments = ("--calibration", photographs, "-o", tmp_path / "int8.onnx")
+    finished = invoke(capfd, "quantize", "ember_cifar10", *arguments)
+    assert finished.status == 1
+    assert "is quantised already" in finished.err
