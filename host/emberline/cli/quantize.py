@@ -30,7 +30,7 @@ def quantize(
         str | None,
         typer.Option(help="What pixels mean, such as resize=256,order=BGR,mean=104/117/123; see docs/cli.md."),
     ] = None,
-    method: Annotated[str, typer.Option(help="How ranges are chosen: mse, percentile or minmax.")] = "mse",
+    method: Annotated[str, typer.Option(help="How ranges are chosen: percentile, mse or minmax.")] = "percentile",
     percentile: Annotated[float, typer.Option(help="Of percentile: how many percent lie within each bound.")] = 99.99,
     symmetric: Annotated[bool, typer.Option(help="Activations with zero point 0.")] = False,
     per_tensor: Annotated[bool, typer.Option(help="One weight scale a layer, not one an output channel.")] = False,

@@ -40,7 +40,7 @@ class Options:
         outputs: where the network ends, if not at its own outputs.
     """
 
-    method: Method = Method.MSE
+    method: Method = Method.PERCENTILE
     percentile: float = 99.99
     symmetric: bool = False
     per_channel: bool = True
