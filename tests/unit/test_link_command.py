@@ -312,7 +312,7 @@ def _random_steps(seed: int) -> list[Step]:
     new = Requests()
     steps = new.start()
     frame_number = 0
-    for _ in range(40):
+    for _ in range(25):
         match rng.choice(("rows", "rows", "rows", "read", "release", "status", "start", "reset", "weights")):
             case "rows":
                 count = rng.randrange(1, 5)
@@ -348,6 +348,6 @@ def _random_steps(seed: int) -> list[Step]:
     return steps
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_random_conversations_equal_the_twin(seed: int) -> None:
     play(_random_steps(seed), PATTERNS[seed % len(PATTERNS)], seed)

@@ -24,7 +24,7 @@ Codes = NDArray[np.int8]
 
 FRAME_COUNT_MASK = 0xFFFF
 POLLS_PER_FRAME = 16
-MINIMUM_POLL_S = 20e-6
+MINIMUM_POLL_S = 2e-6
 PATIENCE = 20
 """A frame may take this many times its predicted time, plus ``PATIENCE_S``, without any progress."""
 PATIENCE_S = 0.02
@@ -187,7 +187,7 @@ class Device:
                 self._clean = sender is None and sent == self._frames
                 yield result
             else:
-                waited_s += self._wait()
+                waited_s += self._wait(waited_s)
                 if waited_s > idle_limit_s:
                     raise DeviceError(
                         f"{self.name}: frame {self._frames} of '{program.network}' made no progress for "
@@ -224,9 +224,9 @@ class Device:
             program.predicted_cycles,
         )
 
-    def _wait(self) -> float:
-        """Let a part of a frame's time pass and look again; the seconds that passed."""
-        pause_s = max(self._frame_s / POLLS_PER_FRAME, MINIMUM_POLL_S)
+    def _wait(self, waited_s: float) -> float:
+        """Let a part of a frame's time pass, more after a long wait, and look again; the seconds that passed."""
+        pause_s = max(self._frame_s / POLLS_PER_FRAME, MINIMUM_POLL_S, waited_s / POLLS_PER_FRAME)
         self._link.wait(pause_s)
         status = self._link.status()
         if status["fault"]:
