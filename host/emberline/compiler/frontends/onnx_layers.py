@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from emberline.compiler.frontends.onnx_records import NodeRecord
 from emberline.compiler.frontends.onnx_values import Constant
-from emberline.errors import ModelError
+from emberline.compiler.rounding import plan_scaling
+from emberline.errors import CompileError, ModelError
 from emberline.model import numerics, onnx_requantisation
 from emberline.model.graph import NO_PADDING, Convolution, FeatureMap, Padding
 from emberline.model.layers import Pair
 
 _LARGEST_BIAS = (1 << 31) - 1
+_MOVES = (0, *(sign << power for power in range(16) for sign in (1, -1)))
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class ConvolutionParts:
             raise ModelError("a bias does not fit 32 bits")
         ratios = self.ratios(target)
         rule, _ = onnx_requantisation.requantisation(ratios, target.quantisation, clamp)
-        return Convolution(
+        layer = Convolution(
             self.name,
             (self.source.name,),
             target.name,
@@ -100,6 +102,49 @@ class ConvolutionParts:
             activation_min=clamp[0],
             activation_max=clamp[1],
         )
+        return with_two_roundings(layer, self.source.quantisation.zero_point, target.quantisation.zero_point)
+
+
+def with_two_roundings(layer: Convolution, source_zero: int, target_zero: int) -> Convolution:
+    """The layer with multipliers whose single rounding the machine's two can equal.
+
+    Nearly all are so already. A multiplier that is not moves by the least power of two that helps, which changes the
+    result of few sums, if any. Where none helps, the layer stays as it is, and the compiler names it.
+    """
+    if _has_two_roundings(layer, source_zero, target_zero):
+        return layer
+    multiplier = layer.multiplier.copy()
+    for channel in range(layer.output_channels):
+        alone = select_channel(layer, channel)
+        for move in _MOVES:
+            moved = np.clip(alone.multiplier.astype(np.int64) + move, 0, numerics.INT32_MAX).astype(np.int32)
+            if _has_two_roundings(replace(alone, multiplier=moved), source_zero, target_zero):
+                multiplier[channel] = moved[0]
+                break
+    return replace(layer, multiplier=multiplier)
+
+
+def select_channel(layer: Convolution, channel: int) -> Convolution:
+    """One output channel's sums and requantisation as a layer that can only be asked for them."""
+    one = slice(channel, channel + 1)
+    scales = layer.weight_scales if layer.weight_scales.size == 1 else layer.weight_scales[one]
+    return replace(
+        layer,
+        weights=layer.weights[one],
+        bias=layer.bias[one],
+        weight_scales=scales,
+        multiplier=layer.multiplier[one],
+        shift=layer.shift[one],
+        groups=1,
+    )
+
+
+def _has_two_roundings(layer: Convolution, source_zero: int, target_zero: int) -> bool:
+    try:
+        plan_scaling(layer, source_zero, target_zero)
+    except CompileError:
+        return False
+    return True
 
 
 def convolution(node: NodeRecord, source: FeatureMap, weights: Constant, bias: Constant | None) -> ConvolutionParts:
