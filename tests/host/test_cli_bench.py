@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,8 @@ from emberline.cli import engines, toolchain
 from emberline.zoo import ZOO
 
 KEYS = ["network", "arch", "macs", "multipliers", "cycles", "predicted_cycles", "utilisation", "activation_bytes",
-        "weight_bytes", "m9k", "clock_mhz", "milliseconds", "frames_per_second"]  # fmt: skip
+        "weight_bytes", "m9k", "clock_mhz", "milliseconds", "frames_per_second",
+              "frames_per_second_per_multiplier"]  # fmt: skip
 
 
 @pytest.fixture
@@ -80,3 +82,26 @@ def test_missing_tools_are_named(capfd: pytest.CaptureFixture[str], monkeypatch:
     finished = invoke(capfd, "bench", "ember_cifar10", "--json")
     assert finished.status == 1
     assert "missing g++" in finished.err
+
+
+@pytest.mark.usefixtures("emulated_rtl")
+def test_chart_shows_every_layer(capfd: pytest.CaptureFixture[str], tmp_path: Any) -> None:
+    pytest.importorskip("matplotlib", reason="the extra 'plot' is not installed")
+    path = tmp_path / "chart.svg"
+    assert invoke(capfd, "bench", "synthetic-squeezenet", "--chart", str(path)).status == 0
+    text = path.read_text()
+    for name in ("conv1", "fire2/squeeze1x1", "pool10", "synthetic-squeezenet", "waiting for writes"):
+        assert name in text
+    again = tmp_path / "again.svg"
+    assert invoke(capfd, "bench", "synthetic-squeezenet", "--chart", str(again)).status == 0
+    assert again.read_text() == text
+
+
+@pytest.mark.usefixtures("emulated_rtl")
+def test_chart_without_matplotlib_says_how_to_install_it(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    finished = invoke(capfd, "bench", "synthetic-1x1", "--chart", str(tmp_path / "chart.svg"))
+    assert finished.status == 1
+    assert "emberline[plot]" in finished.err

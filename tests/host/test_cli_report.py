@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,8 @@ from emberline.cli import report
 from emberline.cli.networks import find_architecture, load_network
 
 BENCH_KEYS = ["network", "arch", "macs", "multipliers", "cycles", "predicted_cycles", "utilisation", "activation_bytes",
-              "weight_bytes", "m9k", "clock_mhz", "milliseconds", "frames_per_second"]  # fmt: skip
+              "weight_bytes", "m9k", "clock_mhz", "milliseconds", "frames_per_second",
+              "frames_per_second_per_multiplier"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +46,23 @@ def test_bench_report_measures_the_cycles_it_was_given(program: Program) -> None
     assert document["cycles"] == 200_000
     assert document["predicted_cycles"] == program.predicted_cycles
     assert document["utilisation"] == program.macs / (200_000 * 128)
-    assert document["milliseconds"] == 200_000 / program.architecture.clock_hz * 1e3
-    assert document["frames_per_second"] == pytest.approx(1e3 / document["milliseconds"])
+    assert document["clock_mhz"] == report.built_clock_mhz(program.architecture)
+
+
+def test_clock_is_the_committed_build_s_or_unknown(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert report.built_clock_mhz(program.architecture, tmp_path) is None
+    (tmp_path / "ulx3s-85f.json").write_text('{"clock_mhz": 80}')
+    assert report.built_clock_mhz(program.architecture, tmp_path) == 80
+    monkeypatch.setattr(report, "built_clock_mhz", lambda _: 80.0)
+    document = report.bench_report(program, 200_000)
+    assert document["milliseconds"] == 2.5
+    assert document["frames_per_second"] == 400
+    assert document["frames_per_second_per_multiplier"] == 400 / 128
+    monkeypatch.setattr(report, "built_clock_mhz", lambda _: None)
+    document = report.bench_report(program, 200_000)
+    assert document["milliseconds"] is document["frames_per_second"] is None
 
 
 def test_milliseconds_use_the_board_s_clock(program: Program) -> None:

@@ -6,7 +6,9 @@ import pytest
 
 from emberline.arch import timing
 from emberline.arch.presets import PRESETS
+from emberline.cli.networks import load_network
 from emberline.gateware import accelerator, lane, residual_adder
+from emberline.zoo.synthetic import SYNTHETIC
 
 
 @pytest.mark.parametrize("architecture", PRESETS.values(), ids=PRESETS)
@@ -25,3 +27,37 @@ def test_idle_covers_every_bottleneck():
     assert timing.minimum_idle(architecture, taps=1, columns=32, add=False) == 1  # requantisers
     assert timing.minimum_idle(architecture, taps=2, columns=32, add=True) == 2  # residual adder
     assert timing.minimum_idle(architecture, taps=4, columns=1, add=False) == 4  # parameter registers
+    # The shared port: two writes and a read for each pixel, or for every other one.
+    assert timing.minimum_idle(architecture, 1, 32, add=False, copy=True, combine=True) == 2
+    assert timing.minimum_idle(architecture, 1, 32, add=False, copy=True, combine=True, stride=2) == 1
+
+
+@pytest.mark.parametrize("name", ["ember_cifar10", *SYNTHETIC])
+def test_spent_cycles_sum_to_the_predicted_ones(name):
+    architecture = PRESETS["ulx3s-85f"]
+    program = load_network(name).compile(architecture)
+    found = timing.predict(architecture, list(program.instructions))
+    assert sum(spent.total for spent in found.spent.values()) == found.cycles == program.predicted_cycles
+    assert sum(layer.spent.total for layer in program.layers) == found.cycles
+    assert all(layer.spent.total == layer.cycles for layer in program.layers)
+
+
+def row(columns: int, **changes: int) -> timing.PooledRow:
+    """A pooled row with nine taps, a window and stride of two."""
+    return timing.PooledRow(9, changes.pop("idle", 0), columns, 1, 1, 2, columns // 2, **{"copy": False, **changes})
+
+
+def test_a_maximum_follows_without_a_fence_where_the_row_is_long():
+    architecture = PRESETS["ulx3s-85f"]
+    assert timing.combines_in_flight(architecture, row(64), row(64), copied=False)
+    assert timing.combines_in_flight(architecture, row(64), row(64), copied=True)
+    # One stored group: it is written when the row's pipeline is empty, far behind the first read.
+    assert not timing.combines_in_flight(architecture, row(2), row(2), copied=False)
+
+
+def test_a_maximum_needs_a_fence_where_writes_leave_the_port_no_cycle():
+    architecture = PRESETS["ulx3s-85f"]
+    every = timing.PooledRow(1, 0, 200, 1, 0, 1, 200, False)
+    assert not timing.combines_in_flight(architecture, every, every, copied=False)
+    slower = timing.PooledRow(1, 1, 200, 1, 0, 1, 200, False)
+    assert timing.combines_in_flight(architecture, slower, slower, copied=False)

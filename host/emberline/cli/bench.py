@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,10 +22,14 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     networks: Annotated[
-        list[str] | None, typer.Argument(metavar="[NETWORK...]", help="Zoo names or .tflite files; default: the zoo.")
+        list[str] | None,
+        typer.Argument(metavar="[NETWORK...]", help="Zoo or synthetic names, or model files; default: the zoo."),
     ] = None,
     arch: Annotated[
         list[str] | None, typer.Option(help="An architecture preset, default ulx3s-85f; may be repeated.")
+    ] = None,
+    chart: Annotated[
+        Path | None, typer.Option(help="Draw where the cycles go, layer by layer, into this file (.svg, .png).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -39,6 +44,11 @@ def bench(
         for architecture in architectures:
             console.note(f"simulating {network.name} on {architecture.name}")
             reports.append(measure(network, architecture))
+    if chart is not None:
+        from emberline.cli.chart import draw
+
+        draw([network.compile(architecture) for network in loaded for architecture in architectures], chart)
+        console.note(f"the chart is in {chart}")
     if as_json:
         console.print_json(reports)
     else:
@@ -91,12 +101,13 @@ def measure(network: Network, architecture: Architecture) -> dict[str, Any]:
 def print_reports(reports: list[dict[str, Any]]) -> None:
     """The same as a table for people."""
     console.print_table(
-        ("network", "arch", ">MACs", ">cycles", ">predicted", ">utilisation", ">activations", ">weights", ">M9K", ">ms",
-         ">frames/s"),
+        ("network", "arch", ">MACs", ">cycles", ">predicted", ">utilisation", ">activations", ">weights", ">M9K",
+         ">MHz", ">ms", ">frames/s", ">frames/s/multiplier"),
         [
             (each["network"], each["arch"], each["macs"], each["cycles"], each["predicted_cycles"],
              console.percent(each["utilisation"]), each["activation_bytes"], each["weight_bytes"], each["m9k"],
-             f"{each['milliseconds']:.3f}", f"{each['frames_per_second']:.0f}")
+             console.number(each["clock_mhz"], 1), console.number(each["milliseconds"], 3),
+             console.number(each["frames_per_second"], 0), console.number(each["frames_per_second_per_multiplier"], 2))
             for each in reports
         ],
     )  # fmt: skip

@@ -65,3 +65,8 @@ def _text(value: Any) -> str:
 
 def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
+
+
+def number(value: float | None, digits: int) -> str | None:
+    """A number with so many digits behind the point, if there is one."""
+    return None if value is None else f"{value:.{digits}f}"

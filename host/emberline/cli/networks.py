@@ -13,6 +13,7 @@ from emberline.arch.program import MAGIC, MapInfo, Program
 from emberline.errors import EmberlineError, ModelError
 from emberline.model.graph import FeatureMap, Graph, Quantisation, Softmax
 from emberline.zoo import ZOO, Reader, ZooEntry, find_by_contents
+from emberline.zoo.synthetic import SYNTHETIC, synthetic_network
 
 DEFAULT_ARCHITECTURE = "ulx3s-85f"
 
@@ -99,15 +100,17 @@ class Network:
 
 
 def load_network(text: str) -> Network:
-    """The network that ``text`` names: a file if there is one, else a name from the zoo.
+    """The network that ``text`` names: a file if there is one, else a name from the zoo or a synthetic network.
 
     Raises ``EmberlineError``: no such file or name, or a damaged or unsupported file.
     """
     path = Path(text)
     if not path.is_file():
+        if text in SYNTHETIC:
+            return Network(text, path, synthetic_network(text))
         if text not in ZOO:
             kind = "is a folder" if path.is_dir() else "is neither a file nor a network of the zoo"
-            raise ModelError(f"'{text}' {kind}; the zoo has {', '.join(ZOO)}")
+            raise ModelError(f"'{text}' {kind}; the zoo has {', '.join(ZOO)}; synthetic are {', '.join(SYNTHETIC)}")
         return _load_model(ZOO[text].path(), ZOO[text])
     with path.open("rb") as file:
         is_program = file.read(len(MAGIC)) == MAGIC

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.block_memory import M9K, activation_shape, program_shape, weight_shape
 from emberline.arch.program import Program
+
+REPORTS = Path(__file__).resolve().parents[3] / "bitstreams" / "reports"
+"""The committed builds, in a checkout."""
 
 
 def memory_use(program: Program) -> dict[str, int]:
@@ -69,6 +74,8 @@ def compile_report(program: Program, file: str | None) -> dict[str, Any]:
 def bench_report(program: Program, cycles: int) -> dict[str, Any]:
     """One object of the list that ``emberline bench`` prints, for a program that took so many cycles."""
     architecture = program.architecture
+    clock = built_clock_mhz(architecture)
+    frames = None if clock is None else 1e6 * clock / cycles
     return {
         "network": program.network,
         "arch": architecture.name,
@@ -78,10 +85,20 @@ def bench_report(program: Program, cycles: int) -> dict[str, Any]:
         "predicted_cycles": program.predicted_cycles,
         "utilisation": utilisation(program.macs, cycles, architecture),
         **memory_use(program),
-        "clock_mhz": architecture.clock_hz / 1e6,
-        "milliseconds": milliseconds(cycles, architecture),
-        "frames_per_second": architecture.clock_hz / cycles,
+        "clock_mhz": clock,
+        "milliseconds": None if frames is None else 1e3 / frames,
+        "frames_per_second": frames,
+        "frames_per_second_per_multiplier": None if frames is None else frames / architecture.multipliers,
     }
+
+
+def built_clock_mhz(architecture: Architecture, reports: Path = REPORTS) -> float | None:
+    """The clock of the board's committed build, which the tools found it to meet; ``None`` without a build."""
+    path = reports / f"{architecture.board}.json"
+    if not path.is_file():
+        return None
+    clock = json.loads(path.read_text(encoding="utf-8")).get("clock_mhz")
+    return float(clock) if isinstance(clock, int | float) else None
 
 
 def milliseconds(cycles: int, architecture: Architecture) -> float:

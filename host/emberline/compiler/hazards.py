@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from emberline.arch.architecture import Architecture
 from emberline.arch.timing import PooledRow, combines_in_flight, minimum_idle
 from emberline.compiler.rows import Access, RowOperation, Schedule
 
-Range = tuple[int, int]
-"""First group and the one behind the last."""
+
+class Span(NamedTuple):
+    """``groups`` groups every ``step`` groups: ``first``, and ``end`` behind the last of all."""
+
+    first: int
+    end: int
+    step: int
+    groups: int
 
 
 def plan_fences(schedule: Schedule, architecture: Architecture) -> None:
@@ -77,26 +85,32 @@ def idle_cycles(operation: RowOperation, architecture: Architecture) -> int:
     )
 
 
-def _overlap(a: Range, b: Range) -> bool:
-    return a[0] < b[1] and b[0] < a[1]
+def _overlap(a: Span, b: Span) -> bool:
+    if a.end <= b.first or b.end <= a.first:
+        return False
+    if a.step != b.step:
+        return True
+    distance = (b.first - a.first) % a.step
+    return distance < a.groups or a.step - distance < b.groups
 
 
-def write_ranges(operation: RowOperation, architecture: Architecture) -> list[Range]:
-    """What an operation writes, gaps included."""
+def write_ranges(operation: RowOperation, architecture: Architecture) -> list[Span]:
+    """What an operation writes."""
     ranges = [_pixel_range(operation.target, operation, architecture)]
     if operation.copy is not None and operation.pooling is not None and operation.pooling.copy:
         ranges.append(_pixel_range(operation.copy, operation, architecture))
     return ranges
 
 
-def _pixel_range(access: Access, operation: RowOperation, architecture: Architecture) -> Range:
+def _pixel_range(access: Access, operation: RowOperation, architecture: Architecture) -> Span:
     storage, groups = access.storage, architecture.groups_per_word
     first = storage.start + (access.row % storage.ring_rows * storage.row_words + access.words) * groups
     first += access.groups
-    return first, first + (operation.stored_columns - 1) * storage.pixel_words * groups + operation.groups
+    step = storage.pixel_words * groups
+    return Span(first, first + (operation.stored_columns - 1) * step + operation.groups, step, operation.groups)
 
 
-def read_ranges(operation: RowOperation, architecture: Architecture) -> list[Range]:
+def read_ranges(operation: RowOperation, architecture: Architecture) -> list[Span]:
     """Every kernel row that an operation reads, and its residual; not what it combines with, which is its target."""
     groups, source = architecture.groups_per_word, operation.source
     ranges = []
@@ -106,7 +120,7 @@ def read_ranges(operation: RowOperation, architecture: Architecture) -> list[Ran
     for ky in range(operation.kernel_rows if end > begin else 0):
         row = (source.row + ky * operation.source_rows) % source.storage.ring_rows
         first = source.storage.start + (row * source.storage.row_words + source.words) * groups
-        ranges.append((first + begin * groups, first + end * groups))
+        ranges.append(Span(first + begin * groups, first + end * groups, 1, 1))
     if operation.residual is not None:
         ranges.append(_pixel_range(operation.residual, operation, architecture))
     return ranges

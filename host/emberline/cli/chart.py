@@ -1,0 +1,81 @@
+"""The chart of ``emberline bench``: per layer the cycles that the multiplications need, and where the real ones go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from emberline.arch.program import LayerReport, Program
+from emberline.arch.timing import Spent
+from emberline.errors import EmberlineError
+
+MEANINGS = {
+    "taps": ("multiplying", "#2f6f9f"),
+    "idle": ("pace of requantiser, adder or port", "#e0a030"),
+    "parameters": ("loading parameters", "#7a5aa6"),
+    "handover": ("handing over rows", "#9a9a9a"),
+    "fetch": ("fetching instructions", "#c0504d"),
+    "drain": ("waiting for writes", "#5a8f4a"),
+}
+"""What each part of ``Spent`` is called, and its colour."""
+
+
+def breakdown(layer: LayerReport, multipliers: int) -> dict[str, float]:
+    """``ideal``: the cycles that the multiplications need; ``cycles``; and the parts that these consist of."""
+    parts = {field.name: getattr(layer.spent, field.name) for field in fields(Spent)}
+    return {"ideal": layer.macs / multipliers, "cycles": layer.cycles, **parts}
+
+
+def draw(programs: Sequence[Program], path: Path) -> None:
+    """Write one panel for each program to ``path``, in the format that its ending names.
+
+    Raises ``EmberlineError`` where matplotlib is missing or knows no such format.
+    """
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise EmberlineError('charts need matplotlib: pip install "emberline[plot]"') from None
+    rows = sum(len(program.layers) + 2 for program in programs)
+    # Text stays text, and equal charts are equal files.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "emberline", "font.size": 8}):
+        figure = Figure(figsize=(8, 1 + 0.24 * rows), layout="constrained")
+        ratios = [len(program.layers) + 2 for program in programs]
+        panels = figure.subplots(len(programs), 1, squeeze=False, height_ratios=ratios)[:, 0]
+        for panel, program in zip(panels, programs, strict=True):
+            _draw_layers(panel, program)
+        panels[0].legend(loc="lower right", fontsize=7)
+        try:
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(path, metadata=metadata)
+        except ValueError as error:
+            raise EmberlineError(f"{path}: {error}") from None
+
+
+def _draw_layers(panel: Any, program: Program) -> None:
+    architecture = program.architecture
+    table = [breakdown(layer, architecture.multipliers) for layer in program.layers]
+    places = range(len(table))
+    start = [0.0] * len(table)
+    for name, (meaning, colour) in MEANINGS.items():
+        lengths = [each[name] for each in table]
+        panel.barh([place + 0.15 for place in places], lengths, 0.5, left=start, color=colour, label=meaning)
+        start = [left + length for left, length in zip(start, lengths, strict=True)]
+    ideal = [each["ideal"] for each in table]
+    panel.barh([place - 0.25 for place in places], ideal, 0.2, color="#b8cfe0", label="ideal: MACs / multipliers")
+    panel.set_yticks(list(places), [_short(layer.name) for layer in program.layers])
+    panel.invert_yaxis()
+    panel.set_xlabel("cycles")
+    panel.set_title(
+        f"{program.network} on {architecture.name}: {program.predicted_cycles:,} cycles, "
+        f"{100 * program.utilisation:.1f} % of {architecture.multipliers} multipliers"
+    )
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _short(name: str) -> str:
+    """Published names are paths; their last parts, with the operators that the file's order tells apart."""
+    parts = [part.rsplit("/", 2)[-2:] for part in name.replace("/Relu", "").replace("/BiasAdd", "").split(" + ")]
+    return " + ".join("/".join(part).removeprefix("model/").split(" (")[0] for part in parts)[:48]
