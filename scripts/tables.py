@@ -13,11 +13,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "host"))
 
-from emberline.arch import packets
+from emberline.arch import packets, timing
 from emberline.arch.isa import ADD, LAYOUTS, PARAMETERS, POOL, Fault, Opcode
 from emberline.arch.layout import WORD_WIDTH, Layout
+from emberline.arch.presets import preset
 
-DOCUMENTS = tuple(Path(__file__).resolve().parents[1] / "docs" / name for name in ("isa.md", "protocol.md"))
+DOCUMENTS = tuple(
+    Path(__file__).resolve().parents[1] / "docs" / name for name in ("architecture.md", "isa.md", "protocol.md")
+)
 _PART = re.compile(r"(<!-- begin generated: (\S+) -->\n).*?(<!-- end generated -->)", re.DOTALL)
 
 
@@ -66,11 +69,26 @@ def code_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def pipeline_table() -> str:
+    """The stages from a ROW's last tap to its last write, on the machine of the documents' example."""
+    architecture = preset("ulx3s-85f")
+    lines = ["| stage | cycles | since the tap |", "|---|---:|---:|"]
+    total = 0
+    for stage, cycles in timing.stages(architecture).items():
+        total += cycles
+        lines.append(f"| {stage} | {cycles} | {total} |")
+    lines.append(
+        f"| instead of the last but one, with a residual addition | {timing.addition_latency(architecture)} | |"
+    )
+    return "\n".join(lines) + "\n"
+
+
 def tables() -> dict[str, str]:
     """All generated parts by name."""
     layouts = {layout.name: layout_table(layout) for layout in (*LAYOUTS.values(), ADD, POOL, PARAMETERS)}
     layouts |= {f"packets.{layout.name}": layout_table(layout) for layout in packets.LAYOUTS}
     layouts |= {"packets.REQUESTS": request_table(), "packets.CODES": code_table()}
+    layouts |= {"timing.PIPELINE": pipeline_table()}
     return layouts | {"OPCODES": opcode_table(), "FAULTS": fault_table()}
 
 

@@ -28,7 +28,7 @@ def test_documents_are_fresh(tables: ModuleType) -> None:
 
 
 def test_every_layout_is_documented(tables: ModuleType) -> None:
-    text = tables.DOCUMENTS[0].read_text(encoding="utf-8")
+    text = next(path for path in tables.DOCUMENTS if path.name == "isa.md").read_text(encoding="utf-8")
     for layout in (*LAYOUTS.values(), ADD, POOL, PARAMETERS):
         assert f"<!-- begin generated: {layout.name} -->" in text
         for field in layout.fields:

@@ -54,11 +54,23 @@ def addition_latency(architecture: Architecture) -> int:
     return 1 + (1 + 4 + 1 + 3) + 1 + _RESCALER + _CLAMP + architecture.lanes_out // architecture.adders
 
 
+def stages(architecture: Architecture) -> dict[str, int]:
+    """The cycles of each stage from a ROW's last tap to the write of its last group, without an addition."""
+    return {
+        "issuer, activation buffer, padding: to the first lane": _ISSUE_TO_LANE,
+        "from lane to lane: to the last one": architecture.lanes_out - 1,
+        "multiply, adder tree, accumulate": sum_latency(architecture),
+        "requantise: queue, multiply, round, clamp": _REQUANTISER,
+        "maximum along the row": _POOLER,
+        "combine with what the target holds": _COMBINER,
+        "address of the write": _WRITER,
+    }
+
+
 def write_latency(architecture: Architecture, *, add: bool = False, copy: bool = False) -> int:
     """Cycles from a ROW's last tap to the write of its last group."""
-    lanes = _ISSUE_TO_LANE + architecture.lanes_out - 1
-    results = sum_latency(architecture) + _REQUANTISER + _POOLER
-    return lanes + results + (addition_latency(architecture) if add else _COMBINER) + _WRITER + copy
+    extra = addition_latency(architecture) - _COMBINER if add else 0
+    return sum(stages(architecture).values()) + extra + copy
 
 
 def minimum_idle(
@@ -157,9 +169,21 @@ def combines_in_flight(architecture: Architecture, earlier: PooledRow, later: Po
     return True
 
 
+def _taps(row: dict[str, int]) -> int:
+    return row["kernel_rows"] * row["kernel_columns"] * row["channel_words"]
+
+
+def _columns_after_last(row: dict[str, int]) -> int:
+    """Columns of a pooled ROW that belong to no window: the last maximum is written before they are computed."""
+    if not row["pool"]:
+        return 0
+    last = row["pool_first"] + (row["pool_columns"] - 1) * row["pool_stride"]
+    return max(0, row["columns"] - 1 - last)
+
+
 def row_cycles(architecture: Architecture, row: dict[str, int]) -> int:
     """Cycles for which a ROW occupies the lanes."""
-    taps = row["kernel_rows"] * row["kernel_columns"] * row["channel_words"]
+    taps = _taps(row)
     return row["groups"] * (architecture.parameter_words + row["columns"] * (row["idle"] + taps))
 
 
@@ -190,7 +214,7 @@ class Spent:
 
 def walked(architecture: Architecture, row: dict[str, int]) -> Spent:
     """The cycles that a ROW takes if it waits for nothing: ``row_cycles`` and the hand-over."""
-    taps = row["kernel_rows"] * row["kernel_columns"] * row["channel_words"]
+    taps = _taps(row)
     results = row["groups"] * row["columns"]
     return Spent(results * taps, results * row["idle"], row["groups"] * architecture.parameter_words, 1)
 
@@ -205,7 +229,19 @@ class FrameTiming:
     sum to ``cycles``."""
 
     @property
-    def row_cycles(self) -> dict[int, int]:
+    def _taps(row: dict[str, int]) -> int:
+    return row["kernel_rows"] * row["kernel_columns"] * row["channel_words"]
+
+
+def _columns_after_last(row: dict[str, int]) -> int:
+    """Columns of a pooled ROW that belong to no window: the last maximum is written before they are computed."""
+    if not row["pool"]:
+        return 0
+    last = row["pool_first"] + (row["pool_columns"] - 1) * row["pool_stride"]
+    return max(0, row["columns"] - 1 - last)
+
+
+def row_cycles(self) -> dict[int, int]:
         return {address: spent.total for address, spent in self.spent.items()}
 
 
@@ -230,7 +266,7 @@ def predict(architecture: Architecture, words: Sequence[int]) -> FrameTiming:
         spent[current] = spent.get(current, Spent()) + waited + walked(architecture, row)
         end = taken + row_cycles(architecture, row)
         latency = write_latency(architecture, add=bool(row["add"]), copy=bool(row.get("copy", 0)))
-        written = [written[1], end + latency]
+        written = [written[1], end - _columns_after_last(row) * (row["idle"] + _taps(row)) + latency]
         request = taken + 1
     if current is None:
         raise ValueError("the program has no ROW between BEGIN and END")

@@ -46,7 +46,7 @@ def draw(programs: Sequence[Program], path: Path) -> None:
         panels = figure.subplots(len(programs), 1, squeeze=False, height_ratios=ratios)[:, 0]
         for panel, program in zip(panels, programs, strict=True):
             _draw_layers(panel, program)
-        panels[0].legend(loc="lower right", fontsize=7)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7)
         try:
             metadata = {"Date": None} if path.suffix == ".svg" else None
             figure.savefig(path, metadata=metadata)
