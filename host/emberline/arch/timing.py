@@ -229,19 +229,7 @@ class FrameTiming:
     sum to ``cycles``."""
 
     @property
-    def _taps(row: dict[str, int]) -> int:
-    return row["kernel_rows"] * row["kernel_columns"] * row["channel_words"]
-
-
-def _columns_after_last(row: dict[str, int]) -> int:
-    """Columns of a pooled ROW that belong to no window: the last maximum is written before they are computed."""
-    if not row["pool"]:
-        return 0
-    last = row["pool_first"] + (row["pool_columns"] - 1) * row["pool_stride"]
-    return max(0, row["columns"] - 1 - last)
-
-
-def row_cycles(self) -> dict[int, int]:
+    def row_cycles(self) -> dict[int, int]:
         return {address: spent.total for address, spent in self.spent.items()}
 
 
