@@ -29,7 +29,10 @@ def test_codes_are_placed_by_their_gaps() -> None:
     assert not weights["b"].kernel.any()
 
 
-@pytest.mark.parametrize(("data", "message"), [(small_file()[:-4], "buffer"), (small_file() + b"x", "1 bytes are left over")])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(small_file()[:-4], "buffer"), (small_file() + b"x", "1 bytes are left over")],
+)
 def test_wrong_size_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         decode(data, SHAPES)

@@ -23,8 +23,10 @@ from emberline.errors import ImageError, ModelError
 from emberline.quantiser.calibration import Calibrator, Method, Progress, Range, choose_range, merge
 from emberline.quantiser.preparation import fixed_input, import_onnxruntime, load_float_model
 
-_SAME_CODES = ("Concat", "MaxPool", "AveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Split", "Slice", "Pad",
-               "Resize", "Upsample", "Identity", "Dropout")  # fmt: skip
+_SAME_CODES = (
+    *("Concat", "MaxPool", "AveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Split", "Slice"),
+    *("Pad", "Resize", "Upsample", "Identity", "Dropout"),
+)
 _ACTIVATIONS = ("Relu", "Clip")
 _LEFT_FLOAT = ("Softmax", "LogSoftmax")
 
