@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from random_graphs import random_frames, random_graph
+from random_graphs import Limits, random_frames, random_graph
 from simulated_core import Job, run_core
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.isa import Opcode
+from emberline.arch.listing import validate
 from emberline.arch.presets import preset
 from emberline.compiler.compile import compile_graph
 from emberline.compiler.frontends.tflite_reader import read_tflite
@@ -51,6 +53,38 @@ def test_random_networks_are_exact_in_every_output_and_every_cycle(shape, tmp_pa
             for name, values in result.outputs.items():
                 assert np.array_equal(values, expected[name][number]), f"seed {job.seed}, frame {number}, map '{name}'"
             assert result.cycles - result.stall_cycles == job.program.predicted_cycles, f"seed {job.seed}"
+
+
+def test_maxima_that_combine_without_a_fence_are_exact_in_every_output_and_every_cycle(tmp_path):
+    """Rows long enough for that; windows that reach two columns beyond the row's last maximum are left out."""
+    architecture = replace(preset("small-8x8"), activation_depth_words=8192)
+    blocks = ("convolution", "max_pool", "max_pool")
+    limits = Limits(max_size=40, max_channels=32, max_blocks=3, max_kernel=3, blocks=blocks)
+    graphs, jobs, unfenced = [], [], 0
+    for seed in range(100):
+        rng = np.random.default_rng(1000 + seed)
+        graph = random_graph(rng, limits)
+        try:
+            program = compile_graph(graph, architecture)
+        except CompileError:
+            continue
+        rows = [each.fields for each in validate(list(program.instructions), architecture) if each.opcode is Opcode.ROW]
+        pooled = [row for row in rows if row["pool"] and row["pool_columns"] > 1]
+        if any(
+            row["pool_first"] + (row["pool_columns"] - 2) * row["pool_stride"] >= row["columns"] - 1 for row in pooled
+        ):
+            continue
+        unfenced += sum(row["combine"] and not row["fence"] for row in pooled)
+        jobs.append(Job(program, random_frames(rng, graph, 1), seed=seed))
+        graphs.append(graph)
+    assert len(graphs) >= 50
+    assert unfenced >= 100
+    results = run_core(architecture, jobs, tmp_path)
+    for graph, job, (result,) in zip(graphs, jobs, results, strict=True):
+        expected = run(graph, job.frames, keep=True)
+        for name, values in result.outputs.items():
+            assert np.array_equal(values, expected[name][0]), f"seed {job.seed}, map '{name}'"
+        assert result.cycles - result.stall_cycles == job.program.predicted_cycles, f"seed {job.seed}"
 
 
 def test_resnet8_is_exact_in_every_output_and_every_cycle(data_folder, tmp_path):
