@@ -49,7 +49,7 @@ def tool_counts(name: str) -> dict[str, int] | None:
         return None
     cells = json.loads(synthesised.read_text())["cells"]
     return {
-        # A carry cell takes two LUTs, a LUT memory four and two more for its write port's.
+        # A carry cell takes two LUTs, a LUT memory four and two for its write port.
         "lut4": cells["LUT4"] + 2 * cells["CCU2C"] + 6 * cells["TRELLIS_DPR16X4"],
         "flip_flops": cells["TRELLIS_FF"],
         "block_memories": cells["DP16KD"],
