@@ -16,6 +16,7 @@ from emberline.arch.packets import HEADER_CRC, PAYLOAD_CRC, Crc, RequestType
 from emberline.gateware.link.crc import advance, slide
 from emberline.gateware.link.packet_receiver import PacketReceiver
 from emberline.gateware.link.packet_transmitter import PacketTransmitter
+from emberline.gateware.link.stream_register import StreamRegister
 from emberline.simulation.streams import PATTERNS, Pattern, simulate, sink, source
 
 SILENCE = 60
@@ -220,3 +221,19 @@ def test_transmitter_sends_responses(pattern: Pattern, seed: int) -> None:
         sink(dut.o, len(expected), into=sent, gaps=pattern.stall(seed)),
     )
     assert bytes(sent) == expected
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+@pytest.mark.parametrize("seed", range(3))
+def test_stream_register_passes_everything_on_in_order(pattern: Pattern, seed: int) -> None:
+    dut = StreamRegister()
+    data = list(random.Random(seed).randbytes(100))
+    seen: list[int] = []
+    simulate(dut, source(dut.i, data, gaps=pattern.idle(seed)), sink(dut.o, 100, into=seen, gaps=pattern.stall(seed)))
+    assert seen == data
+
+
+def test_stream_register_takes_a_byte_in_each_cycle() -> None:
+    dut = StreamRegister()
+    seen: list[int] = []
+    simulate(dut, source(dut.i, range(100)), sink(dut.o, 100, into=seen, spare_cycles=0), deadline_cycles=103)

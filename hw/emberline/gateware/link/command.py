@@ -34,7 +34,7 @@ class Command(wiring.Component):
 
     Members:
         i_header, i_payload, i_end: requests, as `PacketReceiver` gives them; the header's payload must stay
-            unchanged until ``i_end`` is transferred.
+            unchanged until ``i_end`` is transferred, and the last payload byte be offered no later than ``i_end``.
         o_header, o_payload: responses, as `PacketTransmitter` takes them.
         header_error, line_error: strobes to be counted.
         core: the accelerator.
@@ -65,6 +65,8 @@ class Command(wiring.Component):
         self._header = header = Signal(structure(REQUEST), reset_less=True)
         self._duplicate = Signal()
         self._accepted = Signal()
+        payloads = (RequestType.FRAME_ROWS, RequestType.WRITE_PROGRAM, RequestType.WRITE_WEIGHTS)
+        self._routes = {request: Signal(name=f"to_{request.name.lower()}") for request in payloads}
         self._rows_entered = Signal(16)
         self._program_id = Signal(32)
         self._payload_begins, self._payload_open = Signal(), Signal()
@@ -89,12 +91,14 @@ class Command(wiring.Component):
                 m.d.sync += code.eq(checked)
                 m.next = "ACCEPT"
             with m.State("ACCEPT"):
-                m.d.sync += self._accepted.eq((code == ResponseCode.OK) & ~self._duplicate)
+                accepted = (code == ResponseCode.OK) & ~self._duplicate
+                m.d.sync += self._accepted.eq(accepted)
+                m.d.sync += [route.eq(accepted & (header.type == request)) for request, route in self._routes.items()]
                 m.d.comb += self._payload_begins.eq(1)
                 m.next = "PAYLOAD"
             with m.State("PAYLOAD"):
                 m.d.comb += self._payload_open.eq(1)
-                with m.If(self.i_end.valid & ~rows.busy):
+                with m.If(self.i_end.valid & ~self.i_payload.valid & ~rows.busy):
                     m.d.comb += self.i_end.ready.eq(1)
                     m.d.sync += end.eq(self.i_end.payload)
                     m.next = "JUDGE"
@@ -199,9 +203,8 @@ class Command(wiring.Component):
             rows.i.payload.eq(self.i_payload.payload),
         ]
         wiring.connect(m, rows.o, wiring.flipped(core.i_frame))
-        to_rows, in_payload = Signal(), Signal()
+        to_rows, in_payload = self._routes[RequestType.FRAME_ROWS], Signal()
         m.d.comb += [
-            to_rows.eq(self._accepted & (header.type == RequestType.FRAME_ROWS)),
             in_payload.eq(self._payload_open & self.i_payload.valid),
             rows.i.valid.eq(to_rows & in_payload),
             self.i_payload.ready.eq(self._payload_open & (~to_rows | rows.i.ready)),
@@ -215,7 +218,7 @@ class Command(wiring.Component):
                 words.start.eq(self._payload_begins),
                 words.address.eq(header.argument),
                 words.i.payload.eq(self.i_payload.payload),
-                words.i.valid.eq(in_payload & self._accepted & (header.type == request)),
+                words.i.valid.eq(in_payload & self._routes[request]),
                 getattr(core, f"{name}_enable").eq(words.o_enable),
                 getattr(core, f"{name}_address").eq(words.o_address),
                 getattr(core, f"{name}_data").eq(words.o_data),
@@ -226,7 +229,7 @@ class Command(wiring.Component):
         """The code once the payload has ended."""
         judged = Signal.like(code, name="judged")
         m.d.comb += judged.eq(code)
-        with m.If(self._accepted & (self._header.type == RequestType.FRAME_ROWS)):
+        with m.If(self._routes[RequestType.FRAME_ROWS]):
             with m.If(self.core.fault != 0):
                 m.d.comb += judged.eq(ResponseCode.FAULTED)
             with m.Elif(~self.core.running):

@@ -11,6 +11,7 @@ from emberline.gateware.link.command import Command
 from emberline.gateware.link.core_ports import CoreSignature
 from emberline.gateware.link.packet_receiver import PacketReceiver
 from emberline.gateware.link.packet_transmitter import PacketTransmitter
+from emberline.gateware.link.stream_register import StreamRegister
 
 
 class HostLink(wiring.Component):
@@ -46,10 +47,14 @@ class HostLink(wiring.Component):
         m.submodules.transmitter = transmitter = PacketTransmitter()
         wiring.connect(m, wiring.flipped(self.i), receiver.i)
         wiring.connect(m, receiver.o_header, command.i_header)
-        wiring.connect(m, receiver.o_payload, command.i_payload)
+        m.submodules.payload_in = payload_in = StreamRegister()
+        m.submodules.payload_out = payload_out = StreamRegister()
+        wiring.connect(m, receiver.o_payload, payload_in.i)
+        wiring.connect(m, payload_in.o, command.i_payload)
         wiring.connect(m, receiver.o_end, command.i_end)
         wiring.connect(m, command.o_header, transmitter.i_header)
-        wiring.connect(m, command.o_payload, transmitter.i_payload)
+        wiring.connect(m, command.o_payload, payload_out.i)
+        wiring.connect(m, payload_out.o, transmitter.i_payload)
         wiring.connect(m, transmitter.o, wiring.flipped(self.o))
         wiring.connect(m, command.core, wiring.flipped(self.core))
         m.d.comb += [command.header_error.eq(receiver.header_error), command.line_error.eq(self.line_error)]

@@ -15,6 +15,9 @@ WORD_BYTES = WORD_WIDTH // 8
 RESPONSE_LAYOUT = structure(RESPONSE)
 FREE_ROWS_LIMIT = (1 << RESPONSE_LAYOUT["free_rows"].width) - 1
 
+RESULT_FIRST_WORD = structure(STATUS)["cycles"].offset // WORD_WIDTH
+"""A `RESULT` is a piece of a `STATUS`."""
+
 
 def _words(layout: Layout, record: data.View) -> list[Value]:
     bits = record.as_value()
@@ -35,7 +38,7 @@ class Responder(wiring.Component):
         result_start, i_result: strobe for, and bytes of, a result of ``status.result_bytes`` bytes.
         o_header, o_payload: for the transmitter.
 
-    The bytes of a record take six cycles for each word; those of a result pass through.
+    The bytes of a record take seven cycles for each word; those of a result pass through.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -57,9 +60,12 @@ class Responder(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        words = Array([*self._identity, *_words(STATUS, self.status), *_words(RESULT, self._result_record(m))])
-        index = Signal(range(len(words) + 1))
-        last = Signal(range(len(words) + 1))
+        status_words = _words(STATUS, self.status)
+        last_index = max(len(self._identity), len(status_words))
+        index = Signal(range(last_index + 1))
+        last = Signal(range(last_index + 1))
+        identity_word, status_word = (Signal(WORD_WIDTH, name=name, reset_less=True) for name in ("identity", "state"))
+        m.d.sync += [identity_word.eq(Array(self._identity)[index]), status_word.eq(Array(status_words)[index])]
         word = Signal(WORD_WIDTH, reset_less=True)
         byte = Signal(range(WORD_BYTES))
         with_result = Signal()
@@ -81,9 +87,12 @@ class Responder(wiring.Component):
                     m.d.sync += self.result_start.eq(with_result)
                     m.next = "IDLE"
                     with m.If(header.length != 0):
-                        m.next = "LOAD"
+                        m.next = "SELECT"
+            with m.State("SELECT"):
+                m.d.sync += index.eq(index + 1)
+                m.next = "LOAD"
             with m.State("LOAD"):
-                m.d.sync += [word.eq(words[index]), index.eq(index + 1)]
+                m.d.sync += word.eq(Mux(self.type == RequestType.IDENTITY, identity_word, status_word))
                 m.next = "WORD"
             with m.State("WORD"):
                 m.d.comb += [self.o_payload.valid.eq(1), self.o_payload.payload.eq(word[:8])]
@@ -92,7 +101,7 @@ class Responder(wiring.Component):
                     with m.If(byte == WORD_BYTES - 1):
                         m.next = "NEXT"
             with m.State("NEXT"):
-                m.next = "LOAD"
+                m.next = "SELECT"
                 with m.If(index == last):
                     m.next = "IDLE"
                     with m.If(with_result & (left != 0)):
@@ -108,14 +117,6 @@ class Responder(wiring.Component):
                     with m.If(left == 1):
                         m.next = "IDLE"
         return m
-
-    def _result_record(self, m: Module) -> data.View:
-        record = Signal(structure(RESULT))
-        m.d.comb += [
-            record.cycles.eq(self.status.cycles),
-            record.stall_cycles.eq(self.status.stall_cycles),
-        ]
-        return record
 
     def _compose(self, m: Module, header: data.View, index: Signal, last: Signal, with_result: Signal) -> None:
         status = self.status
@@ -133,11 +134,10 @@ class Responder(wiring.Component):
             with_result.eq(0),
         ]
         with m.If(self.code == ResponseCode.OK):
-            first = 0
-            for request, layout in (
-                (RequestType.IDENTITY, IDENTITY),
-                (RequestType.STATUS, STATUS),
-                (RequestType.READ_RESULT, RESULT),
+            for request, first, layout in (
+                (RequestType.IDENTITY, 0, IDENTITY),
+                (RequestType.STATUS, 0, STATUS),
+                (RequestType.READ_RESULT, RESULT_FIRST_WORD, RESULT),
             ):
                 with m.If(self.type == request):
                     m.d.sync += [
@@ -145,7 +145,6 @@ class Responder(wiring.Component):
                         index.eq(first),
                         last.eq(first + layout.word_count),
                     ]
-                first += layout.word_count
             with m.If(self.type == RequestType.READ_RESULT):
                 m.d.sync += [
                     header.length.eq(RESULT.word_count * WORD_BYTES + status.result_bytes),

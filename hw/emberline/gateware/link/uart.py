@@ -42,16 +42,22 @@ class UartTransmitter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         bits = Signal(BITS + 1, init=-1)
-        left = Signal(range(BITS + 3))
+        left = Signal(range(BITS + 2))  # bits after this one
         timer = Signal(range(self._divisor))
-        m.d.comb += self.i.ready.eq(left == 0)
+        idle = Signal(init=1)
+        m.d.comb += self.i.ready.eq(idle)
         m.d.sync += self.tx.eq(bits[0])
-        with m.If(left == 0):
-            m.d.sync += timer.eq(self._divisor - 1)
+        with m.If(idle):
+            m.d.sync += [timer.eq(self._divisor - 1), left.eq(BITS + 1)]
             with m.If(self.i.valid):
-                m.d.sync += [bits.eq(Cat(Const(0, 1), self.i.payload)), left.eq(BITS + 2)]
+                m.d.sync += [bits.eq(Cat(Const(0, 1), self.i.payload)), idle.eq(0)]
         with m.Elif(timer == 0):
-            m.d.sync += [timer.eq(self._divisor - 1), bits.eq(Cat(bits[1:], Const(1, 1))), left.eq(left - 1)]
+            m.d.sync += [
+                timer.eq(self._divisor - 1),
+                bits.eq(Cat(bits[1:], Const(1, 1))),
+                left.eq(left - 1),
+                idle.eq(left == 0),
+            ]
         with m.Else():
             m.d.sync += timer.eq(timer - 1)
         return m
