@@ -13,7 +13,7 @@ from emberline.compiler.division import divide_by
 from emberline.compiler.placement import FramePacking, Places
 from emberline.compiler.rounding import Scaling, plan_scaling
 from emberline.compiler.rows import Access, Addition, Parameters, Placement, Pooling, Role, RowOperation, Schedule
-from emberline.compiler.steps import Step
+from emberline.compiler.steps import Step, ends_crowded
 from emberline.compiler.weights import Kernel, Run, fold_parameters, plan_runs
 from emberline.model.graph import INT8_MAX, INT8_MIN, NO_PADDING, AveragePool, Convolution, Graph, MaxPool, Pad, Padding
 
@@ -149,6 +149,13 @@ def _describe_layer(graph: Graph, step: Step, places: Places, architecture: Arch
         return Window(
             kernel, source, target, x.height, x.width, out.height, out.width, layer.stride, (1, 1), layer.padding,
             0, 0, clamp, excludes_padding=True,
+        )  # fmt: skip
+    if isinstance(layer, MaxPool) and ends_crowded(graph, layer):
+        # The row is computed with columns of the lowest value behind it, so that every window ends inside.
+        columns = (maps[layer.output].width - 1) * layer.stride[1] - layer.padding.left + layer.window[1]
+        return Window(
+            _per_channel_kernel(x.channels, (1, 1), positions, zero), source, target, x.height, x.width, x.height,
+            columns, (1, 1), (1, 1), NO_PADDING, INT8_MIN, zero, (INT8_MIN, INT8_MAX),
         )  # fmt: skip
     padding = layer.padding if isinstance(layer, Pad) else NO_PADDING
     rows, columns = x.height + padding.top + padding.bottom, x.width + padding.left + padding.right

@@ -177,11 +177,18 @@ def _pools_on_write(graph: Graph) -> dict[str, Convolution]:
     """By the pools' names the convolutions whose rows are pooled as they are written."""
     found = {}
     for layer in graph.layers:
-        if isinstance(layer, MaxPool) and layer.window[0] <= layer.stride[0] + 1:
+        if isinstance(layer, MaxPool) and layer.window[0] <= layer.stride[0] + 1 and not ends_crowded(graph, layer):
             producer = graph.producer(layer.inputs[0])
             if isinstance(producer, Convolution) and _has_one_reader(graph, producer.output):
                 found[layer.name] = producer
     return found
+
+
+def ends_crowded(graph: Graph, pool: MaxPool) -> bool:
+    """Whether two windows of a row end with its last column or beyond: a row as it is gives one maximum there."""
+    columns, pooled = graph.feature_maps[pool.inputs[0]].width, graph.feature_maps[pool.output].width
+    last = pool.window[1] - 1 - pool.padding.left + (pooled - 1) * pool.stride[1]
+    return pooled > 1 and last >= columns - 1 and last - pool.stride[1] >= columns - 1
 
 
 def _has_one_reader(graph: Graph, name: str) -> bool:
