@@ -86,6 +86,10 @@ POOL_FIELDS = [
     ({"copy_pointer": 1, "target_pointer": 1}, "copy_pointer is the target's"),
     ({"pool_columns": 9}, "the last of 9 maxima lies beyond the row"),
     ({"pool_columns": 6, "pool_stride": 1, "columns": 4}, "the last of 6 maxima lies beyond|more than one maximum"),
+    (
+        {"pool_columns": 4, "pool_stride": 1, "pool_first": 1, "pool_window": 3, "columns": 4},
+        "more than one maximum ends",
+    ),
     ({"copy_end": 0}, "copy ring .*..0 is empty or outside"),
 ]
 

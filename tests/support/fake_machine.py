@@ -1,9 +1,9 @@
 """A stand-in for the accelerator with the same outside and trivial contents: in Python and as a component.
 
-A "program" is one word, at address 0: bytes of a row (bits 0-15), rows of a frame (16-23), rows of the ring (24-31, at most 15).
-A frame's result is the sum of each of its rows' bytes, plus the first weight byte, modulo 256. It is there after
-``8 * rows`` cycles, or at once in Python, as soon as the rows are in and the previous result has been released. A row
-whose first byte is 0xEE stops the machine with fault 7.
+A "program" is one word, at address 0: bytes of a row (bits 0-15), rows of a frame (16-23), rows of the ring (24-31, at
+most 15). A frame's result is the sum of each of its rows' bytes, plus the first weight byte, modulo 256. It is there
+after ``8 * rows`` cycles, or at once in Python, as soon as the rows are in and the previous result has been released. A
+row whose first byte is 0xEE stops the machine with fault 7.
 """
 
 from __future__ import annotations

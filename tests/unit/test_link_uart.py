@@ -47,7 +47,7 @@ async def drive(ctx, rx, bits: list[int], bit_cycles: float) -> None:
 @pytest.mark.parametrize("bit_cycles", [4, 5, 16])
 @pytest.mark.parametrize("pattern", [PATTERNS[0], PATTERNS[1]], ids=str)
 def test_bytes_survive_the_loop(bit_cycles: int, pattern: Pattern) -> None:
-    data = list(random.Random(bit_cycles).randbytes(20)) + [0, 0xFF, 0, 0x55]
+    data = [*list(random.Random(bit_cycles).randbytes(20)), 0, 255, 0, 85]
     dut = Loop(bit_cycles)
     seen: list[int] = []
     simulate(dut, source(dut.i, data, gaps=pattern.idle(1)), sink(dut.o, len(data), into=seen))
@@ -75,7 +75,7 @@ CLOCKS = [(16, 15.5), (16, 16.5), (16, 15.8), (4, 4), (5, 5), (40, 38.9), (40, 4
 @pytest.mark.parametrize("cycles, bit_cycles", CLOCKS)
 def test_receiver_tolerates_another_clock(cycles: int, bit_cycles: float) -> None:
     dut = UartReceiver(cycles)
-    data = list(random.Random(3).randbytes(16)) + [0, 0xFF]
+    data = [*list(random.Random(3).randbytes(16)), 0, 255]
     seen: list[int] = []
 
     async def send(ctx) -> None:
@@ -90,7 +90,7 @@ def test_receiver_outvotes_a_glitch_in_every_bit() -> None:
     seen: list[int] = []
 
     async def send(ctx) -> None:
-        for bit in frame(0x35) + [1, 1]:
+        for bit in [*frame(53), 1, 1]:
             for cycle in range(16):
                 ctx.set(dut.rx, bit ^ (cycle == 8))
                 await ctx.tick()
@@ -123,7 +123,7 @@ def _errors(bits: list[int], *, taken: bool) -> tuple[list[int], int]:
 
 def test_receiver_reports_a_missing_stop_bit_and_recovers() -> None:
     broken = frame(0x12)[:-1] + [0] * 12
-    assert _errors(broken + [1, 1] + frame(0x34) + [1], taken=True) == ([0x34], 1)
+    assert _errors([*broken, 1, 1, *frame(52), 1], taken=True) == ([0x34], 1)
 
 
 def test_receiver_reports_an_overrun() -> None:
@@ -139,7 +139,7 @@ def test_receiver_ignores_a_short_dip() -> None:
             ctx.set(dut.rx, level)
             for _ in range(cycles):
                 await ctx.tick()
-        await drive(ctx, dut.rx, frame(0x77) + [1], 16)
+        await drive(ctx, dut.rx, [*frame(119), 1], 16)
 
     simulate(dut, send, sink(dut.o, 1, into=seen))
     assert seen == [0x77]

@@ -61,9 +61,7 @@ class Layout:
                 raise ValueError(f"{self.name}.{field.name} is missing")
             value = int(values[field.name])
             if not field.minimum <= value <= field.maximum:
-                raise ValueError(
-                    f"{self.name}.{field.name} must be in {field.minimum}..{field.maximum}, not {value}"
-                )
+                raise ValueError(f"{self.name}.{field.name} must be in {field.minimum}..{field.maximum}, not {value}")
             packed |= (value & ((1 << field.width) - 1)) << offset
             offset += field.width
         return [(packed >> (WORD_WIDTH * index)) & 0xFFFF_FFFF for index in range(self.word_count)]

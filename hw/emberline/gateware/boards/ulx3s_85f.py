@@ -30,8 +30,8 @@ class Ulx3sTop(wiring.Component):
 
     def elaborate(self, platform: ULX3S_85F_Platform) -> Module:
         m = Module()
-        # No reset: registers have their values from the bitstream, and the clock starts when it is good. A reset would be
-        # the largest net of the design.
+        # No reset: registers have their values from the bitstream, and the clock starts when it is good. A reset would
+        # be the largest net of the design.
         m.domains.sync = domain = ClockDomain(reset_less=True)
         m.submodules.pll = pll = Pll(OSCILLATOR_HZ, self._architecture.clock_hz)
         m.submodules.top = top = UartTop(self._architecture)
