@@ -196,11 +196,16 @@ def test_the_simulator_ends_with_the_program_that_started_it(end):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A test run in the background ignores interrupts, and what it starts would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     simulator = int(process.stdout.readline())
     time.sleep(0.3)
     process.send_signal(end)
-    _, errors = process.communicate(timeout=20)
+    try:
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
     assert process.returncode != 0
     assert end == signal.SIGKILL or "KeyboardInterrupt" in errors
     wait_for_end(simulator)
