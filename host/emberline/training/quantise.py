@@ -84,6 +84,7 @@ def quantise_range(low: float, high: float) -> Quantisation:
     """The 256 codes spread over ``low..high``, widened to include zero, which is represented exactly."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = float(np.float32((high - low) / (INT8_MAX - INT8_MIN))) or 1.0
+    scale = max(scale, float(np.finfo(np.float32).tiny))  # smaller ones have too few bits to divide by
     return Quantisation(scale, int(np.clip(round(INT8_MIN - low / scale), INT8_MIN, INT8_MAX)))
 
 
