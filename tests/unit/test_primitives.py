@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
-from synthesis import mapped_cells, prove_products_equal, vendor_model
+from synthesis import MODELS, mapped_cells, prove_products_equal, vendor_model
 
 from emberline.arch.presets import preset
 from emberline.gateware.lane import Lane
@@ -36,19 +36,25 @@ class TwoMultipliers(wiring.Component):
         return m
 
 
+def model(family: str) -> str:
+    """yosys' simulation model; for what is a black box to it, ours."""
+    return vendor_model("ice40", "SB_MAC16") if family == "ice40" else MODELS.read_text()
+
+
 @pytest.mark.parametrize(
     ("family", "a_width", "b_width"),
     [
-        ("ice40", 8, 8),
-        ("ice40", 3, 7),
+        *(("ecp5", 8, 8), ("ecp5", 18, 18), ("ecp5", 18, 15), ("ecp5", 2, 9)),
+        *(("gowin", 8, 8), ("gowin", 9, 9), ("gowin", 9, 2)),
+        *(("ice40", 8, 8), ("ice40", 3, 7)),
     ],
 )
 def test_multiplier_equals_its_twin(tmp_path: Path, family: str, a_width: int, b_width: int) -> None:
     twin, primitive = Multiplier(a_width, b_width), Multiplier(a_width, b_width, family=family)
-    assert prove_products_equal(tmp_path, twin, primitive, vendor_model(family, "SB_MAC16")) == ""
+    assert prove_products_equal(tmp_path, twin, primitive, model(family)) == ""
 
 
-@pytest.mark.parametrize("width", [8])
+@pytest.mark.parametrize("width", [8, 5])
 def test_pair_equals_two_multipliers(tmp_path: Path, width: int) -> None:
     assert (
         prove_products_equal(
@@ -56,6 +62,25 @@ def test_pair_equals_two_multipliers(tmp_path: Path, width: int) -> None:
         )
         == ""
     )
+
+
+@pytest.mark.parametrize(
+    ("family", "right", "wrong"),
+    [
+        ("ice40", "assign iF = TOP_8x8_MULT_REG ? rF : p_Ah_Bh;", "assign iF = p_Ah_Bh;"),
+        ("ice40", "{A_SIGNED ? {8{iA[15]}}", "{1'b0 ? {8{iA[15]}}"),
+        ("ecp5", "a_register <= a;", "a_register <= a_register;"),
+        ("ecp5", "SIGNEDA &", "~SIGNEDA &"),
+        ("gowin", "OUT_REG ? output_register : pipelined", "pipelined"),
+        ("gowin", "BSIGN &", "~BSIGN &"),
+    ],
+)
+def test_a_difference_is_found(tmp_path: Path, family: str, right: str, wrong: str) -> None:
+    text = model(family)
+    assert right in text
+    width = {"ecp5": 18, "gowin": 9, "ice40": 8}[family]  # narrower factors come with copies of their sign
+    twin, primitive = Multiplier(width, width), Multiplier(width, width, family=family)
+    assert "proof did fail" in prove_products_equal(tmp_path, twin, primitive, text.replace(right, wrong))
 
 
 @pytest.mark.parametrize(
