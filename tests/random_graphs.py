@@ -42,7 +42,8 @@ class Limits:
 
     ``max_blocks`` counts blocks; a residual or parallel block has up to four layers. No map is higher or wider than
     ``max_size``; a concatenation may have three times ``max_channels``. ``heads`` above 1 gives further outputs.
-    ``blocks`` chooses from ``BLOCKS``. ``single_rounding`` allows fully connected layers that need it.
+    ``blocks`` chooses from ``BLOCKS`` and ``separable``, a depthwise convolution behind or before a pointwise one.
+    ``single_rounding`` allows fully connected layers that need it.
     """
 
     max_size: int = 10
@@ -145,6 +146,14 @@ class _Builder:
         y = self._map("parallel", (x.height, x.width, sum(part.channels for part in parts)), first.quantisation)
         self.layers.append(Concatenation(y.name, tuple(part.name for part in parts), y.name))
         return y
+
+    def separable(self, x: FeatureMap) -> FeatureMap:
+        if x.name == "input" or self.rng.random() < 0.3:
+            x = self._convolve(x, (1, 1), same=True)
+        kernel = (int(self.rng.choice([1, 2, 3, 3, 3])), int(self.rng.choice([1, 2, 3, 3, 3])))
+        stride = (self._up_to(self.limits.max_stride), self._up_to(self.limits.max_stride))
+        x = self._convolve(x, kernel, stride, groups=x.channels, out=x.channels)
+        return x if self.rng.random() < 0.5 else self._convolve(x, (1, 1), same=True)
 
     def average_pool(self, x: FeatureMap) -> FeatureMap:
         return self._pool(AveragePool, x)

@@ -249,11 +249,42 @@ def test_weights_lie_at_their_channels_bytes() -> None:
 
 
 def test_depthwise_is_cut_into_words() -> None:
+    """Where the mode does not fit: two outputs for each input channel."""
     net = Network(4, 4, 3)
-    net.convolution(net.convolution("input", 20, (1, 1)), 20, (3, 3), groups=20)
+    net.convolution(net.convolution("input", 20, (1, 1)), 40, (3, 3), groups=20)
     operations = [each for each in schedule_of(net.graph()).operations if each.layer == "conv1" and not each.target.row]
     assert [each.channel_words for each in operations] == [1, 1, 1]
-    assert [each.groups for each in operations] == [2, 2, 1]
+    assert [each.groups for each in operations] == [4, 4, 2]
+    assert not any(each.depthwise for each in operations)
+
+
+def test_depthwise_mode_takes_all_words_at_once() -> None:
+    net = Network(6, 9, 3)
+    net.convolution(net.convolution("input", 20, (1, 1)), 20, (3, 3), stride=(2, 2), padding=same(3), groups=20)
+    operations = [each for each in schedule_of(net.graph()).operations if each.layer == "conv1"]
+    assert [each.depthwise for each in operations] == [True] * 3
+    assert [each.kernel_rows for each in operations] == [2, 3, 3]
+    assert [each.first_tap for each in operations] == [1, 0, 0]
+    layer, operation = net.layers[1], operations[1]
+    assert isinstance(layer, Convolution)
+    assert (operation.groups, operation.columns, operation.taps, operation.pad_words) == (3, 11, 3, 3)
+    words = operation.weights.words
+    assert words.shape == (3, 3, 4, 8)
+    for channel in range(20):
+        lanes = words[channel // 8, :, :, channel % 8]
+        np.testing.assert_array_equal(lanes[:, :3], layer.weights[channel, :, ::-1, 0])
+        assert not lanes[:, 3].any()
+
+
+@pytest.mark.parametrize(
+    "kernel, dilation, pooled", [((3, 4), 1, False), ((4, 3), 1, False), ((3, 3), 2, False), ((3, 3), 1, True)]
+)
+def test_depthwise_mode_is_left_where_it_does_not_fit(kernel: tuple[int, int], dilation: int, pooled: bool) -> None:
+    net = Network(12, 12, 3)
+    x = net.convolution(net.convolution("input", 8, (1, 1)), 8, kernel, dilation=(1, dilation), groups=8)
+    if pooled:
+        net.max_pool(x, (2, 2), (2, 2))
+    assert not any(each.depthwise for each in schedule_of(net.graph()).operations)
 
 
 def test_average_pool_keeps_one_weight_word() -> None:

@@ -20,6 +20,7 @@ from emberline.arch.presets import preset
 from emberline.arch.program import Program
 from emberline.compiler.compile import compile_graph
 from emberline.compiler.frontends.tflite_reader import read_tflite
+from emberline.compiler.frontends.tflite_records import read_records
 from emberline.errors import CompileError, EmulationError, ImageError, ProgramError
 from emberline.model import network
 from emberline.model.emulator import Emulator
@@ -64,6 +65,16 @@ def test_random_networks(lanes: tuple[int, int], seed: int) -> None:
     rng = np.random.default_rng([seed, *lanes])
     graph = random_graph(rng, LIMITS)
     assert_equal_to_model(graph, machine(*lanes), random_frames(rng, graph, 3))
+
+
+@pytest.mark.parametrize("lanes", LANES, ids=lambda lanes: f"{lanes[0]}x{lanes[1]}")
+@pytest.mark.parametrize("seed", range(8))
+def test_separable_networks(lanes: tuple[int, int], seed: int) -> None:
+    rng = np.random.default_rng([seed, *lanes])
+    graph = random_graph(rng, replace(LIMITS, blocks=("separable", "separable", "parallel", "residual"), max_size=14))
+    frames = random_frames(rng, graph, 2)
+    assert_equal_to_model(graph, machine(*lanes), frames)
+    assert_equal_to_model(graph, machine(*lanes, depthwise_columns=0), frames)
 
 
 @given(graphs(LIMITS), st.sampled_from(LANES), st.integers(0, 99))
@@ -236,6 +247,31 @@ def test_resnet8_equals_the_published_outputs(resnet8: Graph, data_folder: Path,
     emulator.load(program)
     outputs = [emulator.run(frame).results[resnet8.outputs[0]] for frame in lossless_images(data_folder, count)]
     np.testing.assert_array_equal(np.array(outputs).reshape(count, -1), published)
+
+
+@pytest.mark.parametrize("requantisers", [4, 8])
+def test_separable_mlperf_tiny_equals_the_published_outputs(data_folder: Path, requantisers: int) -> None:
+    folder = data_folder / "mlperf_tiny"
+    words = np.load(folder / "kws01_1000_int8_mfcc.npz")["x_int8_refscale"]
+    published = np.load(folder / "kws_int8_ref_out_1000.npz")["y"]
+    person = np.load(folder / "vww_all_tensors_imagenet0.npz")
+    for name, most_cycles in (("kws_int8", 41_000), ("vww_96_int8", 105_000)):
+        path = folder / f"{name}.tflite"
+        graph = read_tflite(path)
+        architecture = machine(16, 8, requantisers=requantisers)
+        program = compile_graph(graph, architecture)
+        assert program.predicted_cycles < most_cycles
+        emulator = Emulator(architecture)
+        emulator.load(program)
+        if name == "kws_int8":
+            for frame, expected in zip(words[:5], published, strict=False):
+                results = emulator.run(frame.reshape(graph.feature_maps[graph.inputs[0]].shape)).results
+                np.testing.assert_array_equal(results[graph.outputs[0]].reshape(-1), expected)
+        else:
+            index = {tensor.name: tensor.index for tensor in read_records(path.read_bytes()).tensors}
+            results = emulator.run(person[f"{index[graph.inputs[0]]:03d}"][0]).results
+            expected = person[f"{index[graph.outputs[0]]:03d}"]
+            np.testing.assert_array_equal(results[graph.outputs[0]].reshape(-1), expected.reshape(-1))
 
 
 def test_every_map_of_resnet8(resnet8: Graph, data_folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from graph_cases import Network, same
@@ -104,6 +105,36 @@ def test_wrong_pool_is_named(changes: dict[str, int], message: str) -> None:
     changed[index] = (Opcode.ROW, fields)
     with pytest.raises(ProgramError, match=f"ROW .*({message})"):
         validate(assemble(changed), MACHINE)
+
+
+DEPTHWISE_FIELDS = [
+    ({"kernel_rows": 4}, "kernel_rows 4 is above 3"),
+    ({"kernel_columns": 2}, "kernel_columns must be 1, not 2"),
+    ({"channel_words": 2}, "channel_words must be 1, not 2"),
+    ({"hold_weight": 1}, "hold_weight and depthwise exclude each other"),
+    ({"pool_window": 2}, "pool_window must be 1, not 2"),
+    ({"combine": 1}, "combine, copy and depthwise exclude each other"),
+    ({"pool_first": 3}, r"pool_first 3 is not below pool_window 1 \+ 2"),
+]
+
+
+@pytest.mark.parametrize("changes, message", DEPTHWISE_FIELDS, ids=[str(each[0]) for each in DEPTHWISE_FIELDS])
+def test_wrong_depthwise_row_is_named(changes: dict[str, int], message: str) -> None:
+    net = Network(6, 6, 2)
+    net.convolution(net.convolution("input", 4, (1, 1)), 4, (3, 3), groups=4)
+    changed = pairs(compile_graph(net.graph(), MACHINE).listing())
+    index = next(index for index, each in enumerate(changed) if each[1].get("depthwise"))
+    changed[index] = (Opcode.ROW, changed[index][1] | changes)
+    with pytest.raises(ProgramError, match=f"ROW .*({message})"):
+        validate(assemble(changed), MACHINE)
+
+
+def test_depthwise_row_needs_the_mode() -> None:
+    net = Network(6, 6, 2)
+    net.convolution(net.convolution("input", 4, (1, 1)), 4, (3, 3), groups=4)
+    words = list(compile_graph(net.graph(), MACHINE).instructions)
+    with pytest.raises(ProgramError, match="ROW depthwise: 'test' is built without this mode"):
+        validate(words, replace(MACHINE, depthwise_columns=0))
 
 
 def test_addition_and_pool_exclude_each_other(listing: list[Instruction]) -> None:

@@ -46,7 +46,12 @@ def test_random_networks_are_exact_in_every_output_and_every_cycle(shape, tmp_pa
         graphs.append(graph)
     assert len(graphs) >= 50
     assert all("a maximum over at most" in reason for reason in refused)
-    results = run_core(SHAPES[shape], jobs, tmp_path)
+    check_jobs(SHAPES[shape], graphs, jobs, tmp_path)
+
+
+def check_jobs(architecture, graphs, jobs, folder):
+    """Every output and every cycle of the jobs' frames."""
+    results = run_core(architecture, jobs, folder)
     for graph, job, frames in zip(graphs, jobs, results, strict=True):
         expected = run(graph, job.frames, keep=True)
         for number, result in enumerate(frames):
@@ -81,6 +86,31 @@ def test_maxima_that_combine_without_a_fence_are_exact_in_every_output_and_every
         for name, values in result.outputs.items():
             assert np.array_equal(values, expected[name][0]), f"seed {job.seed}, map '{name}'"
         assert result.cycles - result.stall_cycles == job.program.predicted_cycles, f"seed {job.seed}"
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, "8x4"])
+def test_separable_networks_are_exact_in_every_output_and_every_cycle(shape, tmp_path):
+    limits = Limits(
+        blocks=("separable", "separable", "separable", "parallel", "residual"),
+        max_size=14,
+        max_channels=40,
+        single_rounding=False,
+    )
+    architecture = {**SHAPES, "8x4": Architecture("narrow-8x4", 8, 4, 4096, 4096, requantisers=2)}[shape]
+    graphs, jobs = [], []
+    for seed in range(GRAPHS):
+        rng = np.random.default_rng(seed)
+        graph = random_graph(rng, limits)
+        try:
+            program = compile_graph(graph, architecture)
+        except CompileError:  # too large for the memories
+            continue
+        stalls = {"i_frame": 0.3, "o_result": 0.3} if seed % 2 else {}
+        jobs.append(Job(program, random_frames(rng, graph, FRAMES), stalls, seed))
+        graphs.append(graph)
+    rows = [each for job in jobs for each in job.program.listing() if each.fields.get("depthwise")]
+    assert len(rows) > 50
+    check_jobs(architecture, graphs, jobs, tmp_path)
 
 
 def test_resnet8_is_exact_in_every_output_and_every_cycle(data_folder, tmp_path):

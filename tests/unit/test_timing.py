@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emberline.arch import timing
+from emberline.arch.architecture import Architecture
 from emberline.arch.presets import PRESETS
 from emberline.cli.networks import load_network
 from emberline.gateware import accelerator, lane, residual_adder
@@ -19,6 +20,9 @@ def test_latencies_are_the_gatewares(architecture):
         for copy in (False, True):
             ours = accelerator.write_latency(architecture, add=add, copy=copy)
             assert timing.write_latency(architecture, add=add, copy=copy) == ours
+    ours = accelerator.write_latency(architecture, depthwise=True)
+    assert timing.write_latency(architecture, depthwise=True) == ours
+    assert timing.depthwise_latency(architecture) == lane.depthwise_latency(architecture)
 
 
 def test_idle_covers_every_bottleneck():
@@ -27,6 +31,7 @@ def test_idle_covers_every_bottleneck():
     assert timing.minimum_idle(architecture, taps=1, columns=32, add=False) == 1  # requantisers
     assert timing.minimum_idle(architecture, taps=2, columns=32, add=True) == 2  # residual adder
     assert timing.minimum_idle(architecture, taps=4, columns=1, add=False) == 4  # parameter registers
+    assert timing.minimum_idle(architecture, taps=3, columns=32, add=False, depthwise=True) == 1  # a word's results
     # The shared port: two writes and a read for each pixel, or for every other one.
     assert timing.minimum_idle(architecture, 1, 32, add=False, copy=True, combine=True) == 2
     assert timing.minimum_idle(architecture, 1, 32, add=False, copy=True, combine=True, stride=2) == 1
@@ -61,3 +66,13 @@ def test_a_maximum_needs_a_fence_where_writes_leave_the_port_no_cycle():
     assert not timing.combines_in_flight(architecture, every, every, copied=False)
     slower = timing.PooledRow(1, 1, 200, 1, 0, 1, 200, False)
     assert timing.combines_in_flight(architecture, slower, slower, copied=False)
+
+
+def test_results_behind_a_depthwise_row_overtake_none():
+    slow = Architecture("slow", 16, 4, 64, 64, requantisers=1)
+    assert timing.depthwise_tail(slow) == 9 + 4 * 4 - (1 + 1 + 4 + 9)
+    for architecture in (*PRESETS.values(), slow):
+        share = architecture.lanes_out // architecture.requantisers
+        last = timing.depthwise_latency(architecture) + architecture.lanes_in // architecture.requantisers
+        following = 1 + architecture.parameter_words + share + timing.sum_latency(architecture)
+        assert last <= timing.depthwise_tail(architecture) + following

@@ -20,6 +20,7 @@ PROGRAM_FIELDS = (
     "program_depth_words",
     "requantisers",
     "adders",
+    "depthwise_columns",
 )
 """What a program depends on: machines with these fields equal run each other's programs."""
 
@@ -52,6 +53,9 @@ class Architecture:
     """Results requantised each cycle. Power of two, at most ``lanes_out``."""
     adders: int = 1
     """Residual sums computed each cycle. Power of two, at most ``lanes_out``."""
+    depthwise_columns: int = 3
+    """Kernel columns of the widest depthwise convolution that has its own mode: lanes that take part in it; 0 leaves
+    the mode out."""
     clock_hz: int = 100_000_000
     """Clock of the ``sync`` domain."""
     uart_baud: int = 1_000_000
@@ -81,6 +85,8 @@ class Architecture:
             value = getattr(self, field)
             if not low <= value <= high:
                 raise ValueError(f"{field} must be in {low}..{high}, not {value}")
+        if not 0 <= self.depthwise_columns <= self.lanes_out:
+            raise ValueError(f"depthwise_columns must be in 0..{self.lanes_out}, not {self.depthwise_columns}")
         if self.family not in FAMILIES:
             raise ValueError(f"family must be one of {', '.join(FAMILIES)}, not {self.family!r}")
 

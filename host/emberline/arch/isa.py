@@ -36,6 +36,26 @@ from row to row. Pointers keep their value from frame to frame.
                 if combine: peak = max(peak, activation[target + group + p * target_pixel_step])
                 activation[target + group + p * target_pixel_step] = peak
 
+A **depthwise** ROW (``depthwise`` is 1, ``kernel_columns`` and ``channel_words`` are 1, ``groups`` counts words)
+multiplies channel by channel. The columns of the row pass along the first ``depthwise_columns`` lanes of the
+architecture: while lane 0 has one, lane ``j`` has the one ``j`` columns before it. A kernel is as wide as its last lane
+whose weights are not zero; lane ``j`` holds its column ``kernel width - 1 - j``, channel ``i`` in byte ``i``::
+
+    for word in range(groups):
+        load the requantisation parameters of groups_per_word groups
+            from weights[parameter_address + word * groups_per_word * parameter_words ...]
+        for column in range(columns):
+            sums[lanes_in] = 0; w = weight_address + word * weight_step
+            for ky in range(kernel_rows):          # source row as above
+                for j in range(depthwise_columns): # columns before the row's first are not defined
+                    offset = (column - j) * pixel_step + word - pad_words
+                    sums += weights[w + ky][lane j] * (activation[row + offset] or the padding, as above)
+            result = clamp(requantise(sums + bias) + target_zero)           # groups_per_word groups
+            activation[target + word * groups_per_word + column * target_pixel_step ...] = result
+
+So every column that enters gives a result; ``pool`` with ``pool_window`` 1 stores those of whole windows:
+``pool_first`` is the kernel width less 1, ``pool_stride`` the convolution's stride.
+
 Three rows of a 3x3 pool with stride 2: the first stores its maxima, the second combines with them, the third combines
 and copies, which begins the next pooled row.
 """
@@ -51,6 +71,8 @@ POINTER_COUNT = 16
 LOOP_DEPTH = 2
 MAX_POOL_WINDOW = 3
 """Columns of the widest maximum that is taken on the way into the buffer."""
+MAX_DEPTHWISE_ROWS = 3
+"""Kernel rows of a depthwise ROW."""
 ADDRESS_WIDTH = 20
 """Bits of an activation address in groups."""
 
@@ -108,6 +130,7 @@ ROW = Layout(
         Field("fence", 1, doc="wait until every earlier ROW has written its last group"),
         Field("hold_result", 1, doc="wait until the previous frame's result has been released"),
         Field("hold_weight", 1, doc="every tap uses the group's first weight word (pooling)"),
+        Field("depthwise", 1, doc="channel by channel: each lane multiplies another column of the kernel"),
         Field("wait_rows", 12, doc="frame rows that must be in the ring and not released"),
         Field("release_rows", 8, doc="frame rows that are no longer needed once this ROW has read them"),
         Field("source_pointer", 4, doc="pointer to the first source row"),
@@ -129,7 +152,7 @@ ROW = Layout(
         _address("target_end", "first group behind the target ring"),
         Field("target_pixel_step", 12, doc="groups from one target pixel to the next"),
         Field("columns", 12, doc="target pixels, at least 1"),
-        Field("groups", 12, doc="groups of each target pixel that are computed, at least 1"),
+        Field("groups", 12, doc="groups of each target pixel that are computed, words if depthwise; at least 1"),
         Field("target_zero", 8, signed=True, doc="output zero point of the requantisation"),
         Field("clamp_min", 8, signed=True, doc="smallest requantised value"),
         Field("clamp_max", 8, signed=True, doc="largest requantised value"),

@@ -6,7 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.isa import ADD, LAYOUTS, LOOP_DEPTH, MAX_POOL_WINDOW, POOL, Opcode, row_word_count
+from emberline.arch.isa import (
+    ADD,
+    LAYOUTS,
+    LOOP_DEPTH,
+    MAX_DEPTHWISE_ROWS,
+    MAX_POOL_WINDOW,
+    POOL,
+    Opcode,
+    row_word_count,
+)
 from emberline.arch.layout import WORD_WIDTH, Layout
 from emberline.errors import ProgramError
 
@@ -202,20 +211,38 @@ def _check_row(f: dict[str, int], architecture: Architecture) -> None:
     _require(f["row_step"] <= f["source_end"] - f["source_start"], f"row_step {f['row_step']} is longer than its ring")
     _require(f["clamp_min"] <= f["clamp_max"], "clamp_min is above clamp_max")
     _require(not f["add"] or f["sum_min"] <= f["sum_max"], "sum_min is above sum_max")
+    if f["depthwise"]:
+        _check_depthwise(f, architecture)
     if f["pool"]:
-        _check_pool(f)
+        _check_pool(f, architecture.depthwise_columns - 1 if f["depthwise"] else 0)
     taps = f["kernel_rows"] * f["kernel_columns"] * f["channel_words"]
     last = f["weight_address"] + (f["groups"] - 1) * f["weight_step"] + (1 if f["hold_weight"] else taps)
     _require(last <= architecture.weight_depth_words, f"weights end at word {last}, beyond the weight memory")
-    last = f["parameter_address"] + f["groups"] * architecture.parameter_words
+    last = f["parameter_address"] + f["groups"] * architecture.parameter_words * (groups if f["depthwise"] else 1)
     _require(last <= architecture.weight_depth_words, f"parameters end at word {last}, beyond the weight memory")
 
 
-def _check_pool(f: dict[str, int]) -> None:
+def _check_depthwise(f: dict[str, int], architecture: Architecture) -> None:
+    _require(architecture.depthwise_columns > 0, f"depthwise: '{architecture.name}' is built without this mode")
+    _require(
+        f["kernel_rows"] <= MAX_DEPTHWISE_ROWS,
+        f"depthwise: kernel_rows {f['kernel_rows']} is above {MAX_DEPTHWISE_ROWS}",
+    )
+    for name in ("kernel_columns", "channel_words"):
+        _require(f[name] == 1, f"depthwise: {name} must be 1, not {f[name]}")
+    for name in ("add", "hold_weight"):
+        _require(not f[name], f"{name} and depthwise exclude each other")
+    if f["pool"]:
+        _require(f["pool_window"] == 1, f"depthwise: pool_window must be 1, not {f['pool_window']}")
+        _require(not (f["combine"] or f["copy"]), "combine, copy and depthwise exclude each other")
+
+
+def _check_pool(f: dict[str, int], skipped: int) -> None:
     window, stride, columns = f["pool_window"], f["pool_stride"], f["pool_columns"]
     _require(1 <= window <= MAX_POOL_WINDOW, f"pool_window {window} is not in 1..{MAX_POOL_WINDOW}")
     _require(stride >= 1 and columns >= 1, "pool_stride and pool_columns must be at least 1")
-    _require(f["pool_first"] < window, f"pool_first {f['pool_first']} is not below pool_window {window}")
+    limit = f"pool_window {window}" + (f" + {skipped}" if skipped else "")
+    _require(f["pool_first"] < window + skipped, f"pool_first {f['pool_first']} is not below {limit}")
     _require(f["copy_pointer"] != f["target_pointer"], "copy_pointer is the target's")
     last = f["pool_first"] + (columns - 1) * stride
     _require(last - window + 1 < f["columns"], f"the last of {columns} maxima lies beyond the row")

@@ -49,6 +49,26 @@ def sum_latency(architecture: Architecture) -> int:
     return _MULTIPLIER + 1 + _log2(architecture.lanes_in) + 1
 
 
+def depthwise_latency(architecture: Architecture) -> int:
+    """Cycles from a depthwise tap at a lane to that lane's sum of the word's first group.
+
+    Multiply, fabric register, add along the lanes, accumulate, hand over; not earlier than an ordinary sum.
+    """
+    return max(_MULTIPLIER + 1 + architecture.depthwise_columns + 2, sum_latency(architecture))
+
+
+def _word_share(architecture: Architecture) -> int:
+    """Cycles in which the requantisers take a depthwise word."""
+    return architecture.lanes_in // architecture.requantisers
+
+
+def depthwise_tail(architecture: Architecture) -> int:
+    """Cycles for which the lanes wait behind a depthwise ROW, so that no result overtakes its last ones."""
+    share = architecture.lanes_out // architecture.requantisers
+    following = 1 + architecture.parameter_words + share + sum_latency(architecture)
+    return max(0, depthwise_latency(architecture) + _word_share(architecture) - following)
+
+
 def addition_latency(architecture: Architecture) -> int:
     """Cycles of a group in the residual adder."""
     return 1 + (1 + 4 + 1 + 3) + 1 + _RESCALER + _CLAMP + architecture.lanes_out // architecture.adders
@@ -67,10 +87,19 @@ def stages(architecture: Architecture) -> dict[str, int]:
     }
 
 
-def write_latency(architecture: Architecture, *, add: bool = False, copy: bool = False) -> int:
+def write_latency(architecture: Architecture, *, add: bool = False, copy: bool = False, depthwise: bool = False) -> int:
     """Cycles from a ROW's last tap to the write of its last group."""
     extra = addition_latency(architecture) - _COMBINER if add else 0
+    extra += _parameter_use(architecture) - sum_latency(architecture) if depthwise else 0
     return sum(stages(architecture).values()) + extra + copy
+
+
+def _parameter_use(architecture: Architecture) -> int:
+    """Cycles from a group's last tap at a lane to the last sum that uses its parameters."""
+    if not architecture.depthwise_columns:
+        return sum_latency(architecture)
+    share = architecture.lanes_out // architecture.requantisers
+    return depthwise_latency(architecture) + _word_share(architecture) - share
 
 
 def minimum_idle(
@@ -81,21 +110,28 @@ def minimum_idle(
     copy: bool = False,
     combine: bool = False,
     stride: int = 1,
+    depthwise: bool = False,
 ) -> int:
     """The least ``idle`` of a ROW with ``taps`` taps in each of ``columns`` pixels.
 
-    Four things need time from pixel to pixel: a requantiser takes ``lanes_out / requantisers`` cycles for a group;
-    the residual adder ``lanes_out / adders``; the activation buffer's shared port one for each group that is written,
-    copied, or read to be added or combined, every ``stride`` pixels of a pooled ROW, and a copy always two; and a
-    group's parameters, loaded every other group into the same registers, must outlive the sums on their way
-    (``sum_latency`` cycles for all columns together).
+    Four things need time from pixel to pixel: a requantiser takes ``lanes_out / requantisers`` cycles for a group, and
+    as many for each group of a depthwise word; the residual adder ``lanes_out / adders``; the activation buffer's
+    shared port one for each group that is written, copied, or read to be added or combined, every ``stride`` pixels of
+    a pooled ROW, and a copy always two; and a group's parameters, loaded every other group into the same registers,
+    must outlive the sums on their way, be they of this ROW or of a depthwise one before it.
     """
     if add:
         shortest = max(architecture.lanes_out // architecture.adders, 2)
     else:
         shortest = max(1 + copy, -(-(1 + copy + combine) // stride))
-    pace = max(taps, architecture.lanes_out // architecture.requantisers, shortest)
-    group = sum_latency(architecture) - architecture.parameter_words
+    lanes = architecture.lanes_in if depthwise else architecture.lanes_out
+    pace = max(taps, lanes // architecture.requantisers, shortest)
+    if depthwise:
+        group = _parameter_use(architecture) - _parameter_cycles(architecture, depthwise)
+    else:
+        # Behind a depthwise ROW its tail, and the two cycles of the hand-over, count too.
+        behind = _parameter_use(architecture) - depthwise_tail(architecture) - 2
+        group = max(sum_latency(architecture), behind) - architecture.parameter_words
     return max(pace, -(-group // columns)) - taps
 
 
@@ -182,9 +218,13 @@ def _columns_after_last(row: dict[str, int]) -> int:
 
 
 def row_cycles(architecture: Architecture, row: dict[str, int]) -> int:
-    """Cycles for which a ROW occupies the lanes."""
-    taps = _taps(row)
-    return row["groups"] * (architecture.parameter_words + row["columns"] * (row["idle"] + taps))
+    """Cycles in which a ROW walks its taps, from the one after it was taken to its last tap."""
+    parameters = _parameter_cycles(architecture, bool(row["depthwise"]))
+    return row["groups"] * (parameters + row["columns"] * (row["idle"] + _taps(row)))
+
+
+def _parameter_cycles(architecture: Architecture, depthwise: bool) -> int:
+    return architecture.parameter_words * (architecture.groups_per_word if depthwise else 1)
 
 
 @dataclass(frozen=True)
@@ -213,10 +253,12 @@ class Spent:
 
 
 def walked(architecture: Architecture, row: dict[str, int]) -> Spent:
-    """The cycles that a ROW takes if it waits for nothing: ``row_cycles`` and the hand-over."""
+    """The cycles that a ROW takes if it waits for nothing: ``row_cycles`` and the hand-over, with a depthwise tail."""
     taps = _taps(row)
     results = row["groups"] * row["columns"]
-    return Spent(results * taps, results * row["idle"], row["groups"] * architecture.parameter_words, 1)
+    parameters = row["groups"] * _parameter_cycles(architecture, bool(row["depthwise"]))
+    handover = 1 + (depthwise_tail(architecture) if row["depthwise"] else 0)
+    return Spent(results * taps, results * row["idle"], parameters, handover)
 
 
 @dataclass(frozen=True)
@@ -253,8 +295,10 @@ def predict(architecture: Architecture, words: Sequence[int]) -> FrameTiming:
         current = address
         spent[current] = spent.get(current, Spent()) + waited + walked(architecture, row)
         end = taken + row_cycles(architecture, row)
-        latency = write_latency(architecture, add=bool(row["add"]), copy=bool(row.get("copy", 0)))
+        add, copy, depthwise = (bool(row.get(name, 0)) for name in ("add", "copy", "depthwise"))
+        latency = write_latency(architecture, add=add, copy=copy, depthwise=depthwise)
         written = [written[1], end - _columns_after_last(row) * (row["idle"] + _taps(row)) + latency]
+        end += depthwise_tail(architecture) if depthwise else 0
         request = taken + 1
     if current is None:
         raise ValueError("the program has no ROW between BEGIN and END")

@@ -209,6 +209,7 @@ class _Emitter:
         fields = {
             "add": int(operation.addition is not None),
             "pool": int(operation.pooling is not None),
+            "depthwise": int(operation.depthwise),
             "fence": int(operation.fence),
             "hold_result": int(operation.hold_result),
             "hold_weight": int(weights.hold),

@@ -82,6 +82,7 @@ def idle_cycles(operation: RowOperation, architecture: Architecture) -> int:
         pooling is not None and bool(pooling.copy),
         pooling is not None and bool(pooling.combine),
         1 if pooling is None else pooling.pool_stride,
+        operation.depthwise,
     )
 
 
@@ -106,8 +107,8 @@ def _pixel_range(access: Access, operation: RowOperation, architecture: Architec
     storage, groups = access.storage, architecture.groups_per_word
     first = storage.start + (access.row % storage.ring_rows * storage.row_words + access.words) * groups
     first += access.groups
-    step = storage.pixel_words * groups
-    return Span(first, first + (operation.stored_columns - 1) * step + operation.groups, step, operation.groups)
+    step, written = storage.pixel_words * groups, operation.groups_written(groups)
+    return Span(first, first + (operation.stored_columns - 1) * step + written, step, written)
 
 
 def read_ranges(operation: RowOperation, architecture: Architecture) -> list[Span]:
@@ -115,7 +116,7 @@ def read_ranges(operation: RowOperation, architecture: Architecture) -> list[Spa
     groups, source = architecture.groups_per_word, operation.source
     ranges = []
     last = (operation.columns - 1) * operation.pixel_step + (operation.kernel_columns - 1) * operation.tap_step
-    end = min(operation.row_words, last + operation.channel_words - operation.pad_words)
+    end = min(operation.row_words, last + operation.words_read - operation.pad_words)
     begin = max(0, -operation.pad_words)
     for ky in range(operation.kernel_rows if end > begin else 0):
         row = (source.row + ky * operation.source_rows) % source.storage.ring_rows

@@ -9,6 +9,7 @@ import numpy as np
 
 from emberline.arch.architecture import Architecture
 from emberline.compiler.checks import refuse
+from emberline.compiler.depthwise import as_depthwise, plan_depthwise
 from emberline.compiler.division import divide_by
 from emberline.compiler.placement import FramePacking, Places
 from emberline.compiler.rounding import Scaling, plan_scaling
@@ -211,7 +212,10 @@ class _StepLowering:
     ) -> None:
         self.graph, self.step, self.index, self.window = graph, step, index, window
         self.architecture = architecture
-        self.runs = plan_runs(window.kernel, window.target.layout, architecture)
+        depthwise = None
+        if isinstance(step.layer, Convolution) and step.addition is None and step.pool is None:
+            depthwise = plan_depthwise(window, places.placements.values(), architecture)
+        self.runs = [depthwise] if depthwise else plan_runs(window.kernel, window.target.layout, architecture)
         self.addition = _addition(graph, step)
         self.residual = places.placements[step.residual] if step.residual is not None else None
         self._parameters: dict[tuple[int, ...], Parameters] = {}
@@ -245,6 +249,10 @@ class _StepLowering:
         return pieces
 
     def _operation(self, placing: Placing, number: int, part: _Columns) -> RowOperation:
+        operation = self._ordinary_operation(placing, number, part)
+        return as_depthwise(operation, self.window) if self.runs[number].depthwise else operation
+
+    def _ordinary_operation(self, placing: Placing, number: int, part: _Columns) -> RowOperation:
         window, run, kernel, row = self.window, self.runs[number], self.window.kernel, placing.row
         storage = window.source.storage
         first, last, source_row = window.executed_rows(row)

@@ -146,6 +146,7 @@ class RowOperation:
         source: first kernel row, at the first word that is read.
         source_rows: map rows from one kernel row to the next.
         first_tap: index of the first executed tap in each group of ``weights``.
+        depthwise: in the lanes' depthwise mode; ``groups`` counts words.
         residual, addition: both or none; likewise ``copy``, ``pooling``, which exclude them.
     """
 
@@ -174,6 +175,7 @@ class RowOperation:
     addition: Addition | None = None
     copy: Access | None = None
     pooling: Pooling | None = None
+    depthwise: bool = False
     wait_rows: int = 0
     release_rows: int = 0
     fence: bool = False
@@ -187,6 +189,15 @@ class RowOperation:
     def stored_columns(self) -> int:
         """Pixels that are written."""
         return self.columns if self.pooling is None else self.pooling.pool_columns
+
+    @property
+    def words_read(self) -> int:
+        """Words of each source pixel that are read."""
+        return self.groups if self.depthwise else self.channel_words
+
+    def groups_written(self, groups_per_word: int) -> int:
+        """Groups of each target pixel that are written."""
+        return self.groups * groups_per_word if self.depthwise else self.groups
 
     @property
     def is_padding_only(self) -> bool:

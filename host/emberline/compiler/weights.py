@@ -50,6 +50,7 @@ class Run:
         group, groups: first target group, within the target's layout, and how many.
         word, words: first source word, and how many.
         weights: of all taps.
+        depthwise: each target word reads the source word of its own number; ``groups`` are those of whole words.
     """
 
     group: int
@@ -57,6 +58,7 @@ class Run:
     word: int
     words: int
     weights: Weights
+    depthwise: bool = False
 
 
 def plan_runs(kernel: Kernel, target: Layout, architecture: Architecture) -> list[Run]:

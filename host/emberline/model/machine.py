@@ -17,6 +17,7 @@ from emberline.arch.isa import POINTER_COUNT, Opcode
 from emberline.arch.listing import Instruction, validate
 from emberline.arch.timing import PooledRow, combines_in_flight, minimum_idle
 from emberline.errors import EmulationError
+from emberline.model.depthwise_arithmetic import DepthwiseArithmetic
 from emberline.model.row_arithmetic import Fields, RowArithmetic
 
 ROWS_IN_FLIGHT = 1
@@ -313,7 +314,14 @@ class Machine:
 
     def _prepare(self, instruction: Instruction) -> RowArithmetic:
         f = instruction.fields
-        arithmetic = RowArithmetic(self.architecture, f, self.weights)
+        arithmetic: RowArithmetic
+        if f["depthwise"]:
+            arithmetic = depthwise = DepthwiseArithmetic(self.architecture, f, self.weights)
+            first = f["pool_first"] if f["pool"] else 0
+            reason = f"stores results from column {first} on, its kernel is {depthwise.kernel_width} columns wide"
+            self._require(first >= depthwise.kernel_width - 1, reason)
+        else:
+            arithmetic = RowArithmetic(self.architecture, f, self.weights)
         least = minimum_idle(
             self.architecture,
             arithmetic.taps,
@@ -322,6 +330,7 @@ class Machine:
             bool(f.get("copy", 0)),
             bool(f.get("combine", 0)),
             f.get("pool_stride", 1),
+            bool(f["depthwise"]),
         )
         self._require(f["idle"] >= least, f"idle {f['idle']} is below the minimum {least}")
         return arithmetic

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import PARAMETERS
@@ -37,22 +37,34 @@ class RowArithmetic:
         self.architecture, self.fields = architecture, fields
         f = fields
         self.taps = f["kernel_rows"] * f["kernel_columns"] * f["channel_words"]
-        columns = np.arange(f["columns"])[:, None, None] * f["pixel_step"]
-        kernel_columns = np.arange(f["kernel_columns"])[:, None] * f["tap_step"]
-        offsets = columns + kernel_columns + np.arange(f["channel_words"]) - f["pad_words"]
-        inside = (offsets >= 0) & (offsets < f["row_words"])
-        self._has_padding = not inside.all()
-        self.read_begin = int(offsets[inside].min()) if inside.any() else 0
-        self.read_end = int(offsets[inside].max()) + 1 if inside.any() else 0
-        count = self.read_end - self.read_begin
-        self._offsets = np.where(inside, offsets - self.read_begin, count).reshape(f["columns"], -1)
-        self._matrix = self._weight_matrix(weights)
-        self.read_groups = self._find_read_groups(offsets, inside)
+        self._plan_reads(weights)
         self._load_parameters(weights)
         self.target_offsets = self._pixel_offsets("target")
         self.target_span = int(self.target_offsets[-1, -1]) + 1
         if f["add"]:
             self.residual_offsets = self._pixel_offsets("residual")
+
+    @property
+    def groups(self) -> int:
+        """Groups of each target pixel that are computed."""
+        return self.fields["groups"]
+
+    def _plan_reads(self, weights: NDArray[np.int8]) -> None:
+        f = self.fields
+        columns = np.arange(f["columns"])[:, None, None] * f["pixel_step"]
+        kernel_columns = np.arange(f["kernel_columns"])[:, None] * f["tap_step"]
+        offsets = columns + kernel_columns + np.arange(f["channel_words"]) - f["pad_words"]
+        inside = (offsets >= 0) & (offsets < f["row_words"])
+        self._place_reads(offsets, inside)
+        self._matrix = self._weight_matrix(weights)
+        self.read_groups = self._find_read_groups(offsets, inside)
+
+    def _place_reads(self, offsets: NDArray[np.int64], inside: NDArray[np.bool_]) -> None:
+        """What is read of a source row, and where each column finds it; behind it lies a word of padding."""
+        self.read_begin = int(offsets[inside].min()) if inside.any() else 0
+        self.read_end = int(offsets[inside].max()) + 1 if inside.any() else 0
+        count = self.read_end - self.read_begin
+        self._offsets = np.where(inside, offsets - self.read_begin, count).reshape(self.fields["columns"], -1)
 
     def _weight_matrix(self, weights: NDArray[np.int8]) -> NDArray[np.floating[Any]]:
         """``[taps * lanes_in, groups * lanes_out]``; float32 where every sum is exact in it, else float64."""
@@ -76,7 +88,7 @@ class RowArithmetic:
     def _load_parameters(self, weights: NDArray[np.int8]) -> None:
         f, a = self.fields, self.architecture
         first, words = f["parameter_address"], a.parameter_words
-        memory = weights[first : first + f["groups"] * words].reshape(f["groups"], words, a.lanes_out, a.lanes_in)
+        memory = weights[first : first + self.groups * words].reshape(self.groups, words, a.lanes_out, a.lanes_in)
         records = memory.transpose(0, 2, 1, 3).reshape(-1, words * a.lanes_in).tobytes()
         size, need = words * a.lanes_in, PARAMETERS.word_count * 4
         unpacked = []
@@ -92,23 +104,28 @@ class RowArithmetic:
     def _pixel_offsets(self, role: str) -> NDArray[np.int64]:
         count = self.fields["pool_columns" if self.fields["pool"] else "columns"]
         columns = np.arange(count)[:, None] * self.fields[f"{role}_pixel_step"]
-        offsets: NDArray[np.int64] = columns + np.arange(self.fields["groups"])
+        offsets: NDArray[np.int64] = columns + np.arange(self.groups)
         return offsets
 
     def convolve(self, activations: NDArray[np.int8], rows: list[int]) -> NDArray[np.int8]:
         """The requantised results, int8 ``[columns, groups, lanes_out]``; ``rows``: word address of each kernel row."""
-        f, lanes_in = self.fields, self.architecture.lanes_in
-        count = self.read_end - self.read_begin
-        words = np.empty((f["kernel_rows"], count + 1, lanes_in), self._matrix.dtype)
-        words[:, count] = f["source_zero"]
-        for ky, row in enumerate(rows):
-            words[ky, :count] = activations[row + self.read_begin : row + self.read_end]
+        f = self.fields
+        words = self._gather(activations, rows, self._matrix.dtype)
         patches = words[:, self._offsets]  # [kernel_rows, columns, taps of a row, lanes_in]
         if f["kernel_rows"] > 1:
             patches = patches.transpose(1, 0, 2, 3)
         sums = (patches.reshape(f["columns"], -1) @ self._matrix).astype(np.int64)
         values = self._requantise(sums)
         return values.astype(np.int8).reshape(f["columns"], f["groups"], -1)
+
+    def _gather(self, activations: NDArray[np.int8], rows: list[int], dtype: DTypeLike) -> NDArray[Any]:
+        """What is read of each kernel row, and a word of padding: ``[kernel_rows, words, lanes_in]``."""
+        count = self.read_end - self.read_begin
+        words = np.empty((len(rows), count + 1, self.architecture.lanes_in), dtype)
+        words[:, count] = self.fields["source_zero"]
+        for ky, row in enumerate(rows):
+            words[ky, :count] = activations[row + self.read_begin : row + self.read_end]
+        return words
 
     def _requantise(self, sums: NDArray[np.int64]) -> NDArray[np.int64]:
         x = wrap_int32(sums + self._bias)

@@ -10,8 +10,10 @@ from emberline.arch.architecture import Architecture
 from emberline.gateware import activation_buffer, lane, requantiser, residual_adder, result_writer, row_issuer
 from emberline.gateware import pooler as pooling
 from emberline.gateware.activation_buffer import ActivationBuffer
+from emberline.gateware.depthwise import DepthwiseSums
 from emberline.gateware.frame_writer import ROW_BYTES_WIDTH, ROW_COUNT_WIDTH, FrameWriter
-from emberline.gateware.lane import CHUNK_WIDTH, Lane, weight_write_layout
+from emberline.gateware.lane import Lane
+from emberline.gateware.lane_control import CHUNK_WIDTH, CONTROL, WEIGHT_LATENCY, weight_write_layout
 from emberline.gateware.pooler import Pooler
 from emberline.gateware.requantiser import Requantiser
 from emberline.gateware.residual_adder import ResidualAdder
@@ -209,13 +211,14 @@ class Accelerator(wiring.Component):
             self._architecture.lanes_out, rate=self._architecture.adders, family=self._architecture.family
         )
         self._reader = reader = ResidualReader(self._architecture)
-        self._pooler = pooler = Pooler(self._architecture.lanes_out)
+        self._pooler = pooler = Pooler(self._architecture.lanes_out, self._architecture.groups_per_word)
         self._adds, self._combines = Signal(CONTEXT_COUNT), Signal(CONTEXT_COUNT)
         self._requantiser_settings = Signal(data.ArrayLayout(requantiser.SETTINGS, CONTEXT_COUNT), reset_less=True)
         targets = Signal.like(writer.settings, reset_less=True)
         additions = Signal.like(adder.settings, reset_less=True)
         pools = Signal.like(pooler.settings, reset_less=True)
         m.d.comb += [writer.settings.eq(targets), adder.settings.eq(additions), pooler.settings.eq(pools)]
+        extra_groups = Mux(row.depthwise, self._architecture.groups_per_word - 1, 0)
         stored_columns = Mux(row.pool, pool.pool_columns, row.columns)
         for index in range(CONTEXT_COUNT):
             with m.If(taken & (context == index)):
@@ -224,12 +227,14 @@ class Accelerator(wiring.Component):
                     self._combines[index].eq(row.pool & pool.combine),
                     *[self._requantiser_settings[index][name].eq(row[name]) for name, _ in requantiser.SETTINGS],
                     pools[index].columns.eq(row.columns),
+                    pools[index].depthwise.eq(row.depthwise),
                     pools[index].pool_window.eq(Mux(row.pool, pool.pool_window, 1)),
                     pools[index].pool_stride.eq(Mux(row.pool, pool.pool_stride, 1)),
                     pools[index].pool_first.eq(Mux(row.pool, pool.pool_first, 0)),
                     pools[index].pool_columns.eq(stored_columns),
                     targets[index].target.eq(sequencer.o_target),
-                    targets[index].target_pixel_step.eq(row.target_pixel_step),
+                    targets[index].target_pixel_step.eq(row.target_pixel_step - extra_groups),
+                    targets[index].depthwise.eq(row.depthwise),
                     targets[index].columns.eq(stored_columns),
                     targets[index].groups.eq(row.groups),
                     targets[index].copy.eq(row.pool & pool.copy),
@@ -259,9 +264,10 @@ class Accelerator(wiring.Component):
         m.d.comb += buffer.read_address.eq(issuer.o_address)
         m.d.sync += activation.eq(Mux(inside, buffer.read_word, zero.as_unsigned().replicate(architecture.lanes_in)))
         # A lane's weight address comes as much earlier than the activation as the weight memory takes.
-        lead = activation_buffer.READ_LATENCY + 1 - lane.WEIGHT_LATENCY
+        lead = activation_buffer.READ_LATENCY + 1 - WEIGHT_LATENCY
         weight_address = delayed(m, issuer.o_weight_address, lead, name="weight_address")
-        control = data.View(lane.CONTROL, delayed(m, issuer.o_control.as_value(), lead, name="control", reset=True))
+        control = data.View(CONTROL, delayed(m, issuer.o_control.as_value(), lead, name="control", reset=True))
+        first_control = control
         write = Signal(weight_write_layout(architecture), reset_less=True)
         fields = Cat(write.chunk, write.lane, write.address)
         m.d.sync += [
@@ -286,6 +292,20 @@ class Accelerator(wiring.Component):
             write, weight_address = unit.o_write, unit.o_address
             control, activation = unit.o_control, unit.o_activation
             self._lanes.append(unit)
+        if architecture.depthwise_columns:
+            self._build_depthwise(m, first_control)
+
+    def _build_depthwise(self, m: Module, control: data.View) -> None:
+        """Column products from the first lanes, complete sums to all of them."""
+        architecture = self._architecture
+        unit = DepthwiseSums(architecture, lane.sum_latency(architecture))
+        m.submodules.depthwise = unit
+        m.d.comb += unit.i_control.eq(control)
+        for index in range(architecture.depthwise_columns):
+            m.d.comb += unit.i_products[index].eq(self._lanes[index].o_products)
+        share = architecture.lanes_out // architecture.requantisers
+        for index, each in enumerate(self._lanes):
+            m.d.comb += each.i_sum.eq(unit.o_sums[index // share])
 
     def _build_results(self, m: Module) -> None:
         """Requantise, gather the skewed lanes into a group, add, write."""
@@ -368,9 +388,13 @@ class Accelerator(wiring.Component):
         ]
 
 
-def write_latency(architecture: Architecture, *, add: bool = False, copy: bool = False) -> int:
+def write_latency(architecture: Architecture, *, add: bool = False, copy: bool = False, depthwise: bool = False) -> int:
     """Cycles from a ROW's last tap in the issuer to the write of its last group: the sum of the stages above."""
+    sums = lane.sum_latency(architecture)
+    if depthwise:
+        others = (architecture.groups_per_word - 1) * architecture.lanes_out // architecture.requantisers
+        sums = lane.depthwise_latency(architecture) + others
     array = row_issuer.LATENCY + activation_buffer.READ_LATENCY + 1 + architecture.lanes_out - 1
-    result = lane.sum_latency(architecture) + requantiser.LATENCY + pooling.LATENCY
+    result = sums + requantiser.LATENCY + pooling.LATENCY
     last = residual_adder.latency(architecture.lanes_out, architecture.adders) if add else 1
     return array + result + last + result_writer.LATENCY + copy

@@ -14,6 +14,7 @@ LATENCY = 1
 SETTINGS = data.StructLayout(
     {
         "columns": 12,  # groups that come for each output group of the row
+        "depthwise": 1,  # the groups of a word come one after the other for each column
         "pool_window": 4,
         "pool_stride": 4,
         "pool_first": 4,
@@ -34,14 +35,17 @@ class Pooler(wiring.Component):
     changes no maximum. The last column gives one if ``pool_columns`` have not been given yet: a window that reaches
     beyond the row. With window and stride 1 every group passes unchanged.
 
+    In depthwise ROWs ``groups_per_word`` groups come for each column. They are given or not together; the window is 1.
+
     Members:
         i_valid, i_group, i_context: results of a row, columns innermost. Always accepted.
         settings: of the two instructions in flight; ``pool_window`` at most ``MAX_POOL_WINDOW``.
         o_valid, o_group, o_context: maxima, ``LATENCY`` cycles later.
     """
 
-    def __init__(self, lanes_out: int) -> None:
+    def __init__(self, lanes_out: int, groups_per_word: int = 1) -> None:
         self._lanes_out = lanes_out
+        self._groups_per_word = groups_per_word
         group = data.ArrayLayout(signed(8), lanes_out)
         super().__init__(
             {
@@ -91,11 +95,17 @@ class Pooler(wiring.Component):
 
         last = left_now == 0
         give = ((skip_now == 0) | last) & (given_now != settings.pool_columns)
+        group_in_word = Signal(range(max(2, self._groups_per_word)))
+        column_ends = ~settings.depthwise | (group_in_word == self._groups_per_word - 1)
         m.d.sync += self.o_valid.eq(self.i_valid & give)
         with m.If(self.i_valid):
             m.d.sync += [
                 *[self.o_group[lane].eq(value) for lane, value in enumerate(result)],
                 self.o_context.eq(self.i_context),
+                group_in_word.eq(Mux(column_ends, 0, group_in_word + 1)),
+            ]
+        with m.If(self.i_valid & column_ends):
+            m.d.sync += [
                 start.eq(last),
                 columns_left.eq(left_now - 1),
                 given.eq(given_now + give),

@@ -15,7 +15,8 @@ LATENCY = 1
 SETTINGS = data.StructLayout(
     {
         "target": ADDRESS_WIDTH,
-        "target_pixel_step": 12,
+        "target_pixel_step": 12,  # less ``groups_per_word - 1`` if depthwise
+        "depthwise": 1,
         "columns": 12,
         "groups": 12,
         "copy": 1,
@@ -28,6 +29,9 @@ SETTINGS = data.StructLayout(
 class ResultWriter(wiring.Component):
     """Gives each group of a ROW its address: ``target + group + column * target_pixel_step``, columns innermost.
 
+    In depthwise ROWs the ``groups_per_word`` groups of a word are innermost, then columns, then words: ``groups`` is
+    the number of words.
+
     Members:
         i_valid, i_group, i_context: a group and its instruction. Always accepted; with ``copy`` not in two cycles in
             succession.
@@ -38,6 +42,7 @@ class ResultWriter(wiring.Component):
     """
 
     def __init__(self, architecture: Architecture) -> None:
+        self._groups_per_word = architecture.groups_per_word
         group = 8 * architecture.lanes_out
         super().__init__(
             {
@@ -76,8 +81,11 @@ class ResultWriter(wiring.Component):
         copying, copy_ends = Signal(), Signal()
         copy_address = Signal.like(self.o_address, reset_less=True)
         copy_group = Signal.like(self.i_copy, reset_less=True)
+        group_in_word = Signal(range(max(2, self._groups_per_word)))
+        pixel_ends = Signal()
+        m.d.comb += pixel_ends.eq(~settings.depthwise | (group_in_word == self._groups_per_word - 1))
         last = Signal()
-        m.d.comb += last.eq(self.i_valid & (columns_left == 0) & (groups_left == 0))
+        m.d.comb += last.eq(self.i_valid & (columns_left == 0) & (groups_left == 0) & pixel_ends)
         m.d.sync += [
             self.o_valid.eq(self.i_valid | copying),
             self.o_done.eq(Mux(copying, copy_ends, last & ~settings.copy)),
@@ -90,16 +98,18 @@ class ResultWriter(wiring.Component):
         ]
         with m.If(self.i_valid):
             m.d.sync += [
-                address.eq(now + settings.target_pixel_step),
+                address.eq(now + Mux(pixel_ends, settings.target_pixel_step, 1)),
                 base.eq(base_now),
-                column.eq(columns_left - 1),
+                column.eq(columns_left - pixel_ends),
                 group.eq(groups_left),
+                group_in_word.eq(Mux(pixel_ends, 0, group_in_word + 1)),
                 first.eq(last),
             ]
-            with m.If(columns_left == 0):
+            with m.If((columns_left == 0) & pixel_ends):
+                step = Mux(settings.depthwise, self._groups_per_word, 1)
                 m.d.sync += [
-                    address.eq(base_now + 1),
-                    base.eq(base_now + 1),
+                    address.eq(base_now + step),
+                    base.eq(base_now + step),
                     column.eq(settings.columns - 1),
                     group.eq(groups_left - 1),
                 ]

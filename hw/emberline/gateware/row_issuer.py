@@ -9,13 +9,15 @@ from amaranth.utils import ceil_log2
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import ROW
-from emberline.gateware.lane import CONTROL
+from emberline.arch.timing import depthwise_tail
+from emberline.gateware.lane_control import CONTROL
 from emberline.gateware.structures import delayed, structure
 
 LATENCY = 2
 """Cycles from a step of the loops to the address at the activation buffer."""
 
 _FIELDS = (
+    "depthwise",
     "hold_weight",
     "row_words",
     "pad_words",
@@ -67,7 +69,8 @@ class RowIssuer(wiring.Component):
     """One tap each cycle: an activation address, a weight address and what the lanes shall do with them.
 
     A ROW occupies the issuer for ``groups * (parameter_words + columns * (idle + taps))`` cycles; the next one is taken
-    in the cycle after its last.
+    in the cycle after its last. A depthwise ROW loads the parameters of a word's groups each time, and the next one is
+    taken `emberline.arch.timing.depthwise_tail` cycles later.
 
     Members:
         i_settings, i_valid, o_ready: the next ROW; it is taken when both are high.
@@ -109,12 +112,14 @@ class RowIssuer(wiring.Component):
 
         # Group loop: parameters first, then the pixels
         loading = Signal()
-        parameter = Signal(range(architecture.parameter_words), reset_less=True)
+        word_parameters = architecture.groups_per_word * architecture.parameter_words
+        parameter = Signal(range(word_parameters), reset_less=True)
         parameter_address = Signal(weight_shape, reset_less=True)
         group_weight = Signal(weight_shape, reset_less=True)
         groups = Countdown(12, "groups")
         # Pixel loop; offsets count words from the start of a source row, padding before it
         offset_shape = signed(address_width + 2)
+        first_offset = Signal(offset_shape, reset_less=True)
         columns = Countdown(12, "columns")
         pixel_base = Signal(offset_shape, reset_less=True)
         idling = Signal(reset_less=True)
@@ -141,11 +146,11 @@ class RowIssuer(wiring.Component):
             m.d.sync += [
                 parameter.eq(parameter + 1),
                 parameter_address.eq(parameter_address + 1),
-                pixel_base.eq(-row.pad_words),
-                *[base.eq(-row.pad_words) for base in start_tap],
+                pixel_base.eq(first_offset),
+                *[base.eq(first_offset) for base in start_tap],
                 *columns.load(row.columns),
             ]
-            with m.If(parameter == architecture.parameter_words - 1):
+            with m.If(parameter == Mux(row.depthwise, word_parameters - 1, architecture.parameter_words - 1)):
                 m.d.sync += loading.eq(0)
         with m.Elif(tap):
             m.d.sync += [first.eq(0), weight.eq(weight + ~row.hold_weight), *words.step(), offset.eq(offset + 1)]
@@ -166,6 +171,7 @@ class RowIssuer(wiring.Component):
                         group_weight.eq(group_weight + row.weight_step),
                         *groups.step(),
                         bank.eq(~bank),
+                        first_offset.eq(first_offset + row.depthwise),
                     ]
         with m.Else():
             m.d.sync += [*idle.step(), idling.eq(~idle.last)]
@@ -182,7 +188,7 @@ class RowIssuer(wiring.Component):
                 weight.eq(group_weight),
             ]
         m.d.comb += [
-            self.o_ready.eq(~busy),
+            self.o_ready.eq(self._may_follow(m, busy, row.depthwise)),
             self.o_busy.eq(busy),
             self.o_end.eq(pixel_end & columns.last & groups.last),
         ]
@@ -196,6 +202,7 @@ class RowIssuer(wiring.Component):
                 parameter_address.eq(self.i_settings.parameter_address),
                 group_weight.eq(self.i_settings.weight_address),
                 *groups.load(self.i_settings.groups),
+                first_offset.eq(-self.i_settings.pad_words),
             ]
 
         # Cycle 1
@@ -208,6 +215,7 @@ class RowIssuer(wiring.Component):
             control.tap.eq(tap),
             control.first.eq(first),
             control.last.eq(pixel_end),
+            control.rows.eq(Mux(row.depthwise, row.kernel_rows, 0)),
             control.parameter.eq(busy & loading),
             control.parameter_index.eq(parameter),
             control.bank.eq(bank),
@@ -226,3 +234,15 @@ class RowIssuer(wiring.Component):
         ]
         m.d.comb += self.o_zero.eq(delayed(m, row.source_zero, LATENCY, name="zero"))
         return m
+
+    def _may_follow(self, m: Module, busy: Value, depthwise: Value) -> Value:
+        """Whether a ROW can be taken: behind the one before, and the tail of a depthwise one."""
+        tail = depthwise_tail(self._architecture)
+        if not tail:
+            return ~busy
+        left = Signal(range(tail + 1))
+        with m.If(self.o_end & depthwise):
+            m.d.sync += left.eq(tail)
+        with m.Elif(left != 0):
+            m.d.sync += left.eq(left - 1)
+        return ~busy & (left == 0)

@@ -1,0 +1,94 @@
+"""Pass: which depthwise convolutions run in the lanes' depthwise mode, and as what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.isa import MAX_DEPTHWISE_ROWS
+from emberline.compiler.rows import Placement, Pooling, RowOperation, Weights
+from emberline.compiler.weights import Run
+
+if TYPE_CHECKING:
+    from emberline.compiler.lower import Window
+
+
+def plan_depthwise(window: Window, placements: Iterable[Placement], architecture: Architecture) -> Run | None:
+    """The run of a convolution in depthwise mode; ``None`` where the mode cannot have it, or would be slower.
+
+    Parameters:
+        placements: of all maps: whole words are written, so nobody else may have what fills the last one.
+    """
+    channels, rows, columns, depth = window.kernel.values.shape
+    if depth != 1 or window.kernel.groups != channels or rows > MAX_DEPTHWISE_ROWS:
+        return None
+    if columns > architecture.depthwise_columns or window.dilation[1] != 1 or window.stride[1] > 15:
+        return None
+    per_word, target = architecture.groups_per_word, window.target
+    words = -(-target.layout.groups // per_word)
+    first = _first_word(window, architecture)
+    if first is None or first + words > window.source.storage.pixel_words:
+        return None
+    filling = range(target.group_offset + target.layout.groups, target.group_offset + words * per_word)
+    if any(each.storage is target.storage and _meets(each, filling) for each in placements):
+        return None
+    ordinary = window.columns * target.layout.groups * max(rows * columns, _pace(architecture.lanes_out, architecture))
+    if words * entering_columns(window) * max(rows, _pace(architecture.lanes_in, architecture)) > ordinary:
+        return None
+    return Run(0, words * per_word, first, words, _spread(window, words, architecture), depthwise=True)
+
+
+def entering_columns(window: Window) -> int:
+    """Columns of a row that pass along the lanes, padding included."""
+    return (window.columns - 1) * window.stride[1] + window.kernel.values.shape[2]
+
+
+def as_depthwise(operation: RowOperation, window: Window) -> RowOperation:
+    """The row operation of a depthwise run, made from the one that has its kernel columns as taps."""
+    kernel_columns = window.kernel.values.shape[2]
+    return replace(
+        operation,
+        depthwise=True,
+        pixel_step=operation.tap_step,
+        kernel_columns=1,
+        channel_words=1,
+        groups=operation.channel_words,
+        columns=entering_columns(window),
+        first_tap=operation.first_tap // (kernel_columns * operation.channel_words),
+        copy=operation.target,
+        pooling=Pooling(1, window.stride[1], kernel_columns - 1, operation.columns, combine=0, copy=0),
+    )
+
+
+def _pace(lanes: int, architecture: Architecture) -> int:
+    """Cycles in which the requantisers take this many results."""
+    return lanes // architecture.requantisers
+
+
+def _first_word(window: Window, architecture: Architecture) -> int | None:
+    """The word of the source pixel that becomes the target's first, if all channels keep their bytes."""
+    positions = zip(window.kernel.positions, window.target.layout.positions, strict=True)
+    word, rest = divmod(min(source - target for source, target in positions), architecture.lanes_in)
+    moved = (word * architecture.lanes_in + position for position in window.target.layout.positions)
+    aligned = window.target.group_offset % architecture.groups_per_word == 0
+    return word if aligned and rest == 0 and word >= 0 and list(moved) == list(window.kernel.positions) else None
+
+
+def _meets(placement: Placement, groups: range) -> bool:
+    first = placement.group_offset
+    return bool(groups) and first < groups.stop and groups.start < first + placement.layout.groups
+
+
+def _spread(window: Window, words: int, architecture: Architecture) -> Weights:
+    """Weight words ``[words, kernel_rows, lanes_out, lanes_in]``: lane ``j`` has the kernel's ``j``-th last column."""
+    values = window.kernel.values
+    rows, columns = values.shape[1:3]
+    image = np.zeros((words, rows, architecture.lanes_out, architecture.lanes_in), np.int8)
+    for channel, position in enumerate(window.target.layout.positions):
+        word, byte = divmod(position, architecture.lanes_in)
+        image[word, :, :columns, byte] = values[channel, :, ::-1, 0]
+    return Weights(image)

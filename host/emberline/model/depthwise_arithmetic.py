@@ -1,0 +1,45 @@
+"""The arithmetic of one depthwise ROW: each channel with its own weights, no sum over channels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emberline.model.row_arithmetic import RowArithmetic
+
+
+class DepthwiseArithmetic(RowArithmetic):
+    """As `RowArithmetic`; the results of columns whose kernel reaches beyond the row's first are not defined.
+
+    Attributes:
+        kernel_width: columns of the kernel, from its last weight that is not zero.
+    """
+
+    @property
+    def groups(self) -> int:
+        return self.fields["groups"] * self.architecture.groups_per_word
+
+    def _plan_reads(self, weights: NDArray[np.int8]) -> None:
+        f, per_word = self.fields, self.architecture.groups_per_word
+        words = np.arange(f["groups"])
+        offsets = np.arange(f["columns"])[:, None] * f["pixel_step"] + words - f["pad_words"]
+        inside = (offsets >= 0) & (offsets < f["row_words"])
+        self._place_reads(offsets, inside)
+        addresses = f["weight_address"] + words[:, None] * f["weight_step"] + np.arange(f["kernel_rows"])
+        lanes = weights[addresses][:, :, : self.architecture.depthwise_columns]
+        self._kernel = lanes.transpose(1, 2, 0, 3).astype(np.int32)  # [kernel_rows, lanes, words, lanes_in]
+        used = self._kernel.any(axis=(0, 2, 3)).nonzero()[0]
+        self.kernel_width = int(used[-1]) + 1 if len(used) else 1
+        read = (self._kernel != 0).reshape(*self._kernel.shape[:3], per_word, -1).any(axis=(0, 1, 4))
+        groups = offsets[..., None] * per_word + np.arange(per_word)
+        self.read_groups = np.unique(groups[read & inside[..., None]])
+
+    def convolve(self, activations: NDArray[np.int8], rows: list[int]) -> NDArray[np.int8]:
+        """The requantised results, int8 ``[columns, groups, lanes_out]``; ``rows``: word address of each kernel row."""
+        columns = self.fields["columns"]
+        words = self._gather(activations, rows, np.int32)[:, self._offsets]  # [kernel_rows, columns, words, lanes_in]
+        sums = np.zeros(words.shape[1:], np.int64)
+        for lane in range(min(self.kernel_width, columns)):
+            sums[lane:] += (words[:, : columns - lane] * self._kernel[:, None, lane]).sum(axis=0)
+        values = self._requantise(sums.reshape(columns, -1))
+        return values.astype(np.int8).reshape(columns, self.groups, -1)

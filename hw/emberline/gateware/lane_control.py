@@ -1,0 +1,41 @@
+"""What travels along the lanes beside the activations."""
+
+from __future__ import annotations
+
+from amaranth.lib import data
+from amaranth.utils import ceil_log2
+
+from emberline.arch.architecture import Architecture
+
+CHUNK_WIDTH = 32
+"""Bits of one weight write."""
+
+WEIGHT_LATENCY = 3
+"""Cycles from a weight address to its word at the multipliers: memory, output register, a register on the way."""
+
+CONTROL = data.StructLayout(
+    {
+        "tap": 1,  # the word at this address is multiplied and accumulated
+        "first": 1,  # the first tap of a sum
+        "last": 1,  # the last tap of a sum
+        "rows": 2,  # kernel rows of a depthwise ROW, 0 for any other
+        "parameter": 1,  # the word at this address holds requantisation parameters
+        "parameter_index": 4,  # which of them
+        "bank": 1,  # which parameter registers this group of outputs loads and uses
+        "context": 1,  # which of the two instructions in flight this belongs to
+    }
+)
+"""What comes with a weight address."""
+
+
+def weight_write_layout(architecture: Architecture) -> data.StructLayout:
+    """A write of four bytes into the weight image: it travels along the lanes until it meets its own."""
+    return data.StructLayout(
+        {
+            "enable": 1,
+            "chunk": max(1, ceil_log2(architecture.lanes_in * 8 // CHUNK_WIDTH)),
+            "lane": max(1, ceil_log2(architecture.lanes_out)),
+            "address": ceil_log2(architecture.weight_depth_words),
+            "data": CHUNK_WIDTH,
+        }
+    )
