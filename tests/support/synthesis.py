@@ -87,6 +87,40 @@ sat -verify -tempinduct -prove trigger 0 -seq 4 -maxsteps 8 -timeout 4 miter
     return result.stdout[-2000:] + result.stderr if result.returncode else ""
 
 
+def prove_equal_from_start(
+    folder: Path, twin: wiring.Component, primitive: wiring.Component, models: str, steps: int
+) -> str:
+    """Prove two designs equal in their first ``steps`` cycles, for all inputs and all contents of memories.
+
+    Returns what yosys said where the proof fails, otherwise nothing.
+    """
+    (folder / "models.v").write_text(models)
+    (folder / "twin.il").write_text(rtlil.convert(twin, name="twin"))
+    (folder / "primitive.il").write_text(rtlil.convert(primitive, name="primitive"))
+    result = run_yosys(
+        folder,
+        f"""\
+read_verilog models.v
+read_rtlil twin.il
+read_rtlil primitive.il
+setattr -mod -unset top *
+hierarchy -check
+proc
+flatten
+memory -nomap
+memory_map
+async2sync
+setundef -undriven -anyseq
+opt -full
+miter -equiv -flatten twin primitive miter
+hierarchy -top miter
+opt -full
+sat -verify -prove trigger 0 -seq {steps} -timeout 60 miter
+""",
+    )
+    return result.stdout[-2000:] + result.stderr if result.returncode else ""
+
+
 def mapped_cells(folder: Path, design: wiring.Component, command: str) -> dict[str, int]:
     """Cells by kind after a family's own synthesis command."""
     (folder / "top.il").write_text(rtlil.convert(design))
