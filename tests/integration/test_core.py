@@ -22,7 +22,7 @@ GRAPHS = 64
 FRAMES = 2
 SHAPES = {
     "4x4": replace(preset("tiny-4x4"), activation_depth_words=4096, weight_depth_words=4096),
-    "8x8": replace(preset("small-8x8"), activation_depth_words=4096),
+    "8x8": replace(preset("small-8x8"), activation_depth_words=4096, requantisers=8, adders=8),
     "16x8": preset("max10-10m50"),
     "16x16": Architecture(
         name="wide-16x16", lanes_in=16, lanes_out=16, activation_depth_words=4096, weight_depth_words=1024

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from emberline.arch import timing
@@ -26,7 +28,7 @@ def test_latencies_are_the_gatewares(architecture):
 
 
 def test_idle_covers_every_bottleneck():
-    architecture = PRESETS["ulx3s-85f"]
+    architecture = replace(PRESETS["ulx3s-85f"], requantisers=4)
     assert timing.minimum_idle(architecture, taps=9, columns=32, add=False) == 0
     assert timing.minimum_idle(architecture, taps=1, columns=32, add=False) == 1  # requantisers
     assert timing.minimum_idle(architecture, taps=2, columns=32, add=True) == 2  # residual adder

@@ -25,7 +25,7 @@ POINTER_CYCLES = 3
 """Resolving the pointers of a ROW: one cycle each, and these until the last is written back."""
 
 _MULTIPLIER = 3
-_RESCALER = _MULTIPLIER + 5
+_RESCALER = _MULTIPLIER + 6
 _CLAMP = 3
 _REQUANTISER = 4 + _RESCALER + _CLAMP
 _ISSUE_TO_LANE = 2 + 3 + 1

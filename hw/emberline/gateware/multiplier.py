@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Module, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,6 +12,7 @@ from emberline.arch.architecture import FAMILIES
 from emberline.gateware.ecp5 import mult18x18d
 from emberline.gateware.gowin import mult9x9
 from emberline.gateware.ice40 import sb_mac16
+from emberline.gateware.structures import delayed
 
 LATENCY = 3
 """Cycles from the factors to the product: input, pipeline and output register."""
@@ -102,6 +103,33 @@ class MultiplierPair(wiring.Component):
             self.product1.eq(products[sb_mac16.PRODUCT_WIDTH :]),
         ]
         return m
+
+
+def fabric_product(m: Module, number: Value, factor: Value, *, name: str) -> Value:
+    """``number * factor`` in the fabric, ``ceil_log2(len(number))`` cycles later, where multipliers are worth more.
+
+    Parameters: ``number``, at least two bits, signed or not: one term for each of its bits; ``factor``, unsigned.
+    """
+    # A term is worth 2 ** distance of the one before it; a signed number's last is subtracted. The adders leave out
+    # the bits in which only one term has any.
+    terms: list[Value] = [Mux(bit, factor, 0) for bit in number]
+    negative, distance, level = number.shape().signed, 1, 0
+    while len(terms) > 1:
+        level += 1
+        sums: list[Value] = []
+        for index in range(0, len(terms) - 1, 2):
+            below, above = terms[index : index + 2]
+            ends = index + 2 == len(terms)
+            total = below[distance:] - above if negative and ends else below[distance:] + above
+            negative &= not ends
+            high = Signal(total.shape(), name=f"{name}_{level}_{index // 2}", reset_less=True)
+            m.d.sync += high.eq(total)
+            both = Cat(delayed(m, below[:distance], 1, name=f"{name}_{level}_{index // 2}_low"), high)
+            sums.append(both.as_signed() if high.shape().signed else both)
+        if len(terms) % 2:
+            sums.append(delayed(m, terms[-1], 1, name=f"{name}_{level}_odd"))
+        terms, distance = sums, 2 * distance
+    return terms[0]
 
 
 def multiply_all(m: Module, factors: Sequence[tuple[Value, Value]], *, family: str) -> list[Value]:

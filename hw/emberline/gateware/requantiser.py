@@ -72,14 +72,14 @@ class Requantiser(wiring.Component):
             coarse.eq((biased << Cat(C(0, 3), left[3:]))[:SUM_WIDTH].as_signed()),
             shifted.eq((coarse << left_fine)[:SUM_WIDTH].as_signed()),
         ]
-        # Cycles 5 to 12: multiply and shift right
+        # Cycles 5 to 13: multiply and shift right
         m.submodules.rescaler = scale = rescaler.Rescaler(family=self._family)
         m.d.comb += [
             scale.value.eq(shifted),
             scale.multiplier.eq(delayed(m, parameters.multiplier, 3, name="multiplier")),
             scale.shift.eq(delayed(m, parameters.right_shift[:5], 3, name="right")),
         ]
-        # Cycles 13 to 15: saturate, zero point, clamp
+        # Cycles 14 to 16: saturate, zero point, clamp
         zero_context = delayed(m, context, 4 + rescaler.LATENCY, name="zero_context")
         clamp_context = delayed(m, zero_context, 1, name="clamp_context")
         zero, clamp = self.settings[zero_context].target_zero, self.settings[clamp_context]

@@ -9,11 +9,14 @@ from amaranth.lib.wiring import In, Out
 from emberline.gateware import multiplier
 from emberline.gateware.structures import delayed
 
-LATENCY = multiplier.LATENCY + 5
+LATENCY = multiplier.LATENCY + 6
 """Cycles from value to result."""
 
-_LOW_WIDTH = 17
-"""Bits of the low halves: unsigned, so that they fit a signed 18-bit factor."""
+_VALUE_LOW = 14
+"""Bits of the value that are multiplied in the fabric; the 18 above fit a factor."""
+
+_MULTIPLIER_LOW = 17
+"""Bits of the multiplier's low half: unsigned, so that they fit a signed 18-bit factor."""
 
 
 class Rescaler(wiring.Component):
@@ -21,7 +24,7 @@ class Rescaler(wiring.Component):
 
     The first rounds ``value * multiplier / 2**31`` half up, the second divides by ``2**shift`` rounding half away
     from zero (gemmlowp ``fixedpoint.h``; LiteRT ``MultiplyByQuantizedMultiplier``). The multiplier is not negative, so
-    nothing saturates. Four 18x18 multipliers.
+    nothing saturates. Two 18x18 multipliers; the value's low bits are multiplied in the fabric.
 
     Members: ``value`` int32; ``multiplier`` 0 to 2**31 - 1; ``shift`` 0 to 31; ``result`` int32.
     Latency ``LATENCY`` cycles, one value per cycle, no back-pressure.
@@ -33,16 +36,16 @@ class Rescaler(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        shift = delayed(m, self.shift, multiplier.LATENCY + 1, name="shift")
+        shift = delayed(m, self.shift, multiplier.LATENCY + 2, name="shift")
         high = self._high_multiply(m)
-        # Cycle +3: half a unit of the last place, less one for negative numbers: rounds half away from zero
+        # Cycle +4: half a unit of the last place, less one for negative numbers: rounds half away from zero
         half, half_negative = Signal(31, reset_less=True), Signal(signed(32), reset_less=True)
         shift_half = delayed(m, shift, 1, name="shift_half")
         unit = (C(1, 32) << shift) >> 1
         m.d.sync += [half.eq(unit), half_negative.eq(unit - shift.any())]
         nudged = Signal(signed(33), reset_less=True)
         m.d.sync += nudged.eq(high + Mux(high[-1], half_negative, half))
-        # Cycles +4, +5: shift right, eights first
+        # Cycles +5, +6: shift right, eights first
         shift_coarse = delayed(m, shift_half, 1, name="shift_coarse")
         coarse = Signal(signed(33), reset_less=True)
         m.d.sync += coarse.eq(nudged >> Cat(C(0, 3), shift_coarse[3:]))
@@ -51,30 +54,28 @@ class Rescaler(wiring.Component):
         return m
 
     def _high_multiply(self, m: Module) -> Signal:
-        """``(value * multiplier + 2**30) >> 31``, two cycles after the products."""
-        value_low = Cat(self.value[:_LOW_WIDTH], C(0, 1)).as_signed()
-        value_high = self.value[_LOW_WIDTH:].as_signed()
-        multiplier_low = Cat(self.multiplier[:_LOW_WIDTH], C(0, 1)).as_signed()
-        multiplier_high = Cat(self.multiplier[_LOW_WIDTH:], C(0, 1)).as_signed()
+        """``(value * multiplier + 2**30) >> 31``, three cycles after the products."""
+        value_high = self.value[_VALUE_LOW:].as_signed()
         products = {}
-        for name, a, b in (
-            ("low", value_low, multiplier_low),
-            ("low_high", value_low, multiplier_high),
-            ("high_low", value_high, multiplier_low),
-            ("high", value_high, multiplier_high),
-        ):
-            m.submodules[name] = unit = multiplier.Multiplier(len(a), len(b), family=self._family)
-            m.d.comb += [unit.a.eq(a), unit.b.eq(b)]
+        for name, half in (("low", self.multiplier[:_MULTIPLIER_LOW]), ("high", self.multiplier[_MULTIPLIER_LOW:])):
+            m.submodules[name] = unit = multiplier.Multiplier(len(value_high), len(half) + 1, family=self._family)
+            m.d.comb += [unit.a.eq(value_high), unit.b.eq(half)]
             products[name] = unit.product
-        # Cycle +1: the middle products and the rounding constant 2**30 = 2**13 << 17
-        middle_shape = (products["low_high"] + products["high_low"] + C(1 << 13)).shape()
-        middle = Signal(middle_shape, reset_less=True)
-        outer = Cat(products["low"][: 2 * _LOW_WIDTH], products["high"]).as_signed()
-        outer = delayed(m, outer[_LOW_WIDTH:].as_signed(), 1, name="outer")
-        m.d.sync += middle.eq(products["low_high"] + products["high_low"] + (1 << 13))
+        # Cycle +1: what lies below the value's high half changes no bit; 2**30 = 2**16 << 14
+        low = multiplier.fabric_product(m, self.value[:_VALUE_LOW], self.multiplier, name="fabric")[_VALUE_LOW:]
+        upper = Signal(signed(32), reset_less=True)
+        rest = Signal(_MULTIPLIER_LOW + 1, reset_less=True)
+        m.d.sync += [
+            upper.eq((products["low"] >> _MULTIPLIER_LOW) + products["high"]),
+            rest.eq(products["low"][:_MULTIPLIER_LOW] + (1 << (_MULTIPLIER_LOW - 1))),
+        ]
         # Cycle +2
+        below = Signal((low + rest).shape(), reset_less=True)
+        m.d.sync += below.eq(low + rest)
+        upper_later = delayed(m, upper, 1, name="upper_later")
+        # Cycle +3
         high = Signal(signed(32), reset_less=True)
-        m.d.sync += high.eq((outer + middle) >> (31 - _LOW_WIDTH))
+        m.d.sync += high.eq(upper_later + below[_MULTIPLIER_LOW:])
         return high
 
 

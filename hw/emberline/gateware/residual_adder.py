@@ -10,7 +10,8 @@ from amaranth.lib.wiring import In, Out
 
 from emberline.arch.isa import ADD
 from emberline.gateware import rescaler
-from emberline.gateware.structures import delayed, structure, tree_sum
+from emberline.gateware.multiplier import fabric_product
+from emberline.gateware.structures import delayed, structure
 
 _POINTER_FIELDS = tuple(f"residual_{name}" for name in ("pointer", "step", "start", "end", "pixel_step"))
 SETTINGS = data.StructLayout({**structure(ADD, skip=_POINTER_FIELDS).members, "result_zero": signed(8)})
@@ -27,16 +28,6 @@ def latency(lanes_out: int, rate: int = 1) -> int:
     return 1 + VALUE_LATENCY + lanes_out // rate
 
 
-def _shift_and_add(m: Module, number: Signal, factor: Value, *, name: str) -> Value:
-    """``number * factor`` in the fabric, ``_PRODUCT_LATENCY`` cycles later; ``number`` is signed, ``factor`` is not.
-
-    The numbers are nine bits wide: a tree of nine terms is small, and the multipliers are worth more in the lanes.
-    """
-    terms: list[Value] = [Mux(number[bit], factor, 0) << bit for bit in range(len(number) - 1)]
-    terms.append(-(Mux(number[-1], factor, 0) << (len(number) - 1)))
-    return tree_sum(m, terms, name=name)
-
-
 def _input_scale(m: Module, value: Value, setting: Callable[[str, int], Value], *, operand: str, name: str) -> Value:
     """``RDBPOT(SRDHM((value - zero) << 20, multiplier), shift)``, ``_SCALE_LATENCY`` cycles later.
 
@@ -46,8 +37,8 @@ def _input_scale(m: Module, value: Value, setting: Callable[[str, int], Value], 
     # Cycle 1
     difference = Signal(signed(9), name=f"{name}_difference", reset_less=True)
     m.d.sync += difference.eq(value - setting(f"{operand}_zero", 0))
-    # Cycles 2 to 5
-    product = _shift_and_add(m, difference, setting(f"{operand}_multiplier", 1), name=f"{name}_product")
+    # Cycles 2 to 5: nine bits are a small tree, and the multipliers are worth more in the lanes
+    product = fabric_product(m, difference, setting(f"{operand}_multiplier", 1), name=f"{name}_product")
     # Cycle 6
     scaled = Signal(signed(32), name=f"{name}_scaled", reset_less=True)
     half = Signal(31, name=f"{name}_half", reset_less=True)
@@ -79,7 +70,7 @@ class ResidualAdder(wiring.Component):
     residual: LiteRT's int8 ADD (``AddElementwise`` with ``left_shift`` 20).
 
     Parameters: ``lanes_out``; ``rate``, channels added each cycle, a power of two up to ``lanes_out``; ``family`` as
-    for `Multiplier` (four 18x18 multipliers for each of the ``rate`` channels).
+    for `Multiplier` (two 18x18 multipliers for each of the ``rate`` channels).
     Members:
         i_valid, i_result, i_residual, i_context: two groups of int8 channels and their instruction.
         settings: of the two instructions in flight; constant while one of their groups is inside.
