@@ -33,6 +33,17 @@ class EmulationError(EmberlineError):
     """A program does something that the instruction set forbids; names the instruction."""
 
 
+class WeightStreamError(EmberlineError):
+    """Compressed weights are malformed or cut off; names the block.
+
+    Parameters: ``cause``, a ``weight_code.StreamFault``.
+    """
+
+    def __init__(self, text: str, cause: int) -> None:
+        super().__init__(text)
+        self.cause = cause
+
+
 class DeviceError(EmberlineError):
     """A board does not answer, answers wrongly, refuses, or has stopped; names the board and the request."""
 

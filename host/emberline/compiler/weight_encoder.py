@@ -1,0 +1,308 @@
+"""Weights as blocks of `emberline.arch.weight_code`, as small as its choices allow.
+
+For every block: dense or sparse, new tables or those of the block before, and how long the runs are. A sparse block
+takes two tokens for each weight that is not zero, so it is chosen only where it decodes at least as fast as a dense
+one: a decoder of one token in each cycle gives at least one weight in each cycle of every payload.
+"""
+
+from __future__ import annotations
+
+import heapq
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emberline.arch.weight_code import (
+    CHUNK_BYTES,
+    HEADER,
+    IDENTIFIER,
+    MAX_CHUNKS,
+    MAX_DISTANCE,
+    MAX_LENGTH,
+    MAX_SYMBOLS,
+    REFILL_BITS,
+)
+
+_LONGEST_RUNS = (7, 15, 31, 63, 127)
+
+Tokens = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Code:
+    """A canonical Huffman code.
+
+    Parameters: ``lengths`` of all 256 symbols, 0 for those without a code.
+    """
+
+    lengths: NDArray[np.int64]
+
+    @staticmethod
+    def of(counts: NDArray[np.int64]) -> Code:
+        """The best code of at most ``MAX_LENGTH`` bits for symbols that occur so often."""
+        lengths = limited_lengths(counts, MAX_LENGTH)
+        if np.count_nonzero(lengths == 8) == MAX_SYMBOLS:
+            # A count is a byte; 256 equally long codes do not fit.
+            lengths[:3] = (7, 9, 9)
+        return Code(lengths)
+
+    @property
+    def symbols(self) -> NDArray[np.int64]:
+        """In the order of their codes."""
+        used = np.flatnonzero(self.lengths)
+        return used[np.argsort(self.lengths[used], kind="stable")]
+
+    @property
+    def table(self) -> NDArray[np.uint32]:
+        """Counts and symbols, as a block has them."""
+        counts = np.bincount(self.lengths, minlength=MAX_LENGTH + 1)[1:].astype(np.uint8)
+        symbols = self.symbols.astype(np.uint8).tobytes()
+        data = counts.tobytes() + symbols.ljust(-(-len(symbols) // 4) * 4, b"\0")
+        return np.frombuffer(data, "<u4").astype(np.uint32)
+
+    @property
+    def codes(self) -> NDArray[np.int64]:
+        """The code of every symbol, right aligned."""
+        codes = np.zeros(MAX_SYMBOLS, np.int64)
+        code, length = 0, 0
+        for symbol in self.symbols:
+            code <<= int(self.lengths[symbol]) - length
+            length = int(self.lengths[symbol])
+            codes[symbol] = code
+            code += 1
+        return codes
+
+    def bits(self, counts: NDArray[np.int64]) -> int | None:
+        """Bits of so many symbols; None if one of them has no code."""
+        return None if np.any((counts > 0) & (self.lengths == 0)) else int(counts @ self.lengths)
+
+
+def limited_lengths(counts: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """Lengths of an optimal prefix code, none longer than ``limit``; at least two symbols get one.
+
+    Package-merge: Larmore and Hirschberg, "A fast algorithm for optimal length-limited Huffman codes", 1990.
+    """
+    counts = counts.astype(np.int64).copy()
+    used = np.flatnonzero(counts)
+    for symbol in range(2 - len(used)):
+        # A lone symbol needs a companion, so that the code is complete.
+        counts[symbol if counts[symbol] == 0 else symbol + 1] = 1
+    used = np.flatnonzero(counts)
+    leaves: list[tuple[int, tuple[int, ...]]] = sorted((int(counts[symbol]), (int(symbol),)) for symbol in used)
+    row = leaves
+    for _ in range(limit - 1):
+        packages = [(a[0] + b[0], a[1] + b[1]) for a, b in zip(row[::2], row[1::2], strict=False)]
+        row = list(heapq.merge(leaves, packages))
+    lengths = np.zeros(len(counts), np.int64)
+    for _, members in row[: 2 * (len(used) - 1)]:
+        np.add.at(lengths, list(members), 1)
+    return lengths
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """An encoded block.
+
+    Parameters:
+        words: all of it.
+        sparse, new_tables: what was chosen.
+        pairs: of tokens; a decoder of a token in each cycle takes twice as many cycles.
+        table_words: of ``words``.
+    """
+
+    words: NDArray[np.uint32]
+    sparse: bool
+    new_tables: int
+    pairs: int
+    table_words: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return 4 * len(self.words)
+
+
+@dataclass
+class WeightEncoder:
+    """Encodes blocks one after the other; a decoder must take them in the same order.
+
+    Parameters:
+        max_chunks: of a block; longer data become several.
+    """
+
+    max_chunks: int = MAX_CHUNKS
+    values: Code | None = field(default=None, init=False)
+    runs: Code | None = field(default=None, init=False)
+
+    def encode(self, data: bytes, *, distance: int = 0) -> list[Block]:
+        """The blocks of some bytes of the weight image, at least four and whole chunks; all with the same tables.
+
+        Parameters: ``distance`` in chunks to the prediction, 0 for none.
+        """
+        if not data or len(data) % CHUNK_BYTES:
+            raise ValueError(f"{len(data)} bytes are not whole chunks of {CHUNK_BYTES}")
+        if not 0 <= distance <= MAX_DISTANCE:
+            raise ValueError(f"distance must be in 0..{MAX_DISTANCE}, not {distance}")
+        chunks = np.frombuffer(data, "<u4")
+        parts = [chunks[start : start + self.max_chunks] for start in range(0, len(chunks), self.max_chunks)]
+        choice = self._choose([_predicted(part, distance) for part in parts])
+        values, new_values = _better(self.values, choice.values)
+        runs, new_runs = _better(self.runs, choice.runs) if choice.sparse else (values, False)
+        self.values = values
+        if choice.sparse:
+            self.runs = runs
+        new = (new_values, new_runs)
+        blocks = []
+        for part, tokens in zip(parts, choice.tokens, strict=True):
+            blocks.append(_encode_block(part, tokens, (values, runs), new, sparse=choice.sparse, distance=distance))
+            new = (False, False)
+        return blocks
+
+    def _choose(self, parts: Sequence[Tokens]) -> _Choice:
+        """The tokens that take the fewest bits, tables included."""
+        best = _Choice([(part[::2], part[1::2]) for part in parts], sparse=False)
+        fewest = _cost(self.values, best.values)
+        for longest in _LONGEST_RUNS:
+            choice = _Choice([split_runs(part, longest) for part in parts], sparse=True)
+            bits = _cost(self.runs, choice.runs) + _cost(self.values, choice.values)
+            if bits < fewest and choice.is_fast(parts):
+                best, fewest = choice, bits
+        return best
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The tokens of both streams, for every block."""
+
+    tokens: list[tuple[Tokens, Tokens]]
+    sparse: bool
+
+    @property
+    def values(self) -> NDArray[np.int64]:
+        """How often each value is coded."""
+        odd = sum(_histogram(odd) for _, odd in self.tokens)
+        return odd if self.sparse else odd + self.runs  # type: ignore[return-value]
+
+    @property
+    def runs(self) -> NDArray[np.int64]:
+        """The same of runs."""
+        return sum(_histogram(even) for even, _ in self.tokens)  # type: ignore[return-value]
+
+    def is_fast(self, parts: Sequence[Tokens]) -> bool:
+        """Whether each block has at most a token for each weight."""
+        return all(2 * len(even) <= len(part) for (even, _), part in zip(self.tokens, parts, strict=True))
+
+
+def _predicted(chunks: NDArray[np.uint32], distance: int) -> Tokens:
+    """What is coded of some chunks, byte by byte."""
+    coded = chunks.astype("<u4")
+    if distance:
+        coded[distance:] ^= chunks[:-distance]
+    return coded.view(np.uint8)
+
+
+def _encode_block(
+    chunks: NDArray[np.uint32],
+    tokens: tuple[Tokens, Tokens],
+    codes: tuple[Code, Code],
+    new: tuple[bool, bool],
+    *,
+    sparse: bool,
+    distance: int,
+) -> Block:
+    """Parameters: ``codes`` of values and of runs, and which of them are ``new``."""
+    even, odd = tokens
+    values, runs = codes
+    tables = [code.table for code, is_new in zip(codes, new, strict=True) if is_new]
+    payload = _interleave([_pack(even, runs), _pack(odd, values)])
+    header = HEADER.pack(
+        {
+            "identifier": IDENTIFIER,
+            "distance": distance,
+            "sparse": sparse,
+            "new_values": new[0],
+            "new_runs": new[1],
+            "chunks": len(chunks),
+            "pairs": len(odd),
+            "reserved_1": 0,
+            "words": len(payload),
+            "reserved_2": 0,
+        }
+    )
+    start = np.array(header, np.uint32)
+    check = zlib.crc32(start.astype("<u4").tobytes() + chunks.astype("<u4").tobytes())
+    words = np.concatenate([start, *tables, payload, np.array([check], np.uint32)])
+    return Block(words, sparse, len(tables), len(odd), sum(len(table) for table in tables))
+
+
+def split_runs(weights: Tokens, longest: int) -> tuple[Tokens, Tokens]:
+    """Runs of at most ``longest`` zeros and the values behind them, some of which are zero."""
+    places = np.flatnonzero(weights)
+    if not len(places) or places[-1] != len(weights) - 1:
+        places = np.append(places, len(weights) - 1)
+    gaps = np.diff(places, prepend=-1) - 1
+    # Every longest + 1 zeros are a token pair of their own.
+    extra = gaps // (longest + 1)
+    runs = np.full(len(places) + int(extra.sum()), longest, np.int64)
+    values = np.zeros(len(runs), np.uint8)
+    last = np.cumsum(extra + 1) - 1
+    runs[last] = gaps % (longest + 1)
+    values[last] = weights[places]
+    return runs.astype(np.uint8), values
+
+
+def _histogram(tokens: Tokens) -> NDArray[np.int64]:
+    return np.bincount(tokens, minlength=MAX_SYMBOLS)
+
+
+def _better(known: Code | None, counts: NDArray[np.int64]) -> tuple[Code, bool]:
+    """The known code or a new one, whichever takes fewer bits with its table; and whether it is new."""
+    new = Code.of(counts)
+    old_bits = None if known is None else known.bits(counts)
+    new_bits = new.bits(counts)
+    assert new_bits is not None
+    if known is not None and old_bits is not None and old_bits <= new_bits + 32 * len(new.table):
+        return known, False
+    return new, True
+
+
+def _cost(known: Code | None, counts: NDArray[np.int64]) -> int:
+    """Bits of so many symbols by the better code, with its table if that is new."""
+    code, new = _better(known, counts)
+    bits = code.bits(counts)
+    assert bits is not None
+    return bits + (32 * len(code.table) if new else 0)
+
+
+@dataclass(frozen=True, eq=False)
+class _BitStream:
+    """The words of one stream, and the token before which each of them is taken; a negative one: at the start."""
+
+    words: NDArray[np.uint32]
+    demanded: NDArray[np.int64]
+
+
+def _pack(tokens: Tokens, code: Code) -> _BitStream:
+    lengths, codes = code.lengths[tokens], code.codes[tokens]
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    # Word w is taken before the first token that finds fewer than REFILL_BITS of the words before it.
+    most = int(starts[-1] + REFILL_BITS - 1) // 32
+    demanded = np.searchsorted(starts, 32 * np.arange(1, most + 1) - REFILL_BITS, side="right")
+    words = len(demanded) + 1
+    bits = np.zeros(max(32 * words, int(ends[-1])), np.uint8)
+    for bit in range(MAX_LENGTH):
+        longer = lengths > bit
+        bits[starts[longer] + bit] = codes[longer] >> (lengths[longer] - 1 - bit) & 1
+    packed = np.packbits(bits[: 32 * words]).view(">u4").astype(np.uint32)
+    return _BitStream(packed, np.concatenate([[-1], demanded]))
+
+
+def _interleave(streams: Sequence[_BitStream]) -> NDArray[np.uint32]:
+    """The words of both streams in the order in which they are taken."""
+    order = np.concatenate([2 * stream.demanded + index for index, stream in enumerate(streams)])
+    words = np.concatenate([stream.words for stream in streams])
+    return words[np.argsort(order, kind="stable")]
