@@ -175,6 +175,7 @@ def simulate(
     *testbenches: Testbench,
     deadline_cycles: int = DEFAULT_DEADLINE_CYCLES,
     monitored: Sequence[stream.Interface] | None = None,
+    background: Sequence[Testbench] = (),
     waves: Path | None = None,
 ) -> None:
     """Run testbenches on a component until all have ended, under the stream rule and with a deadline.
@@ -182,6 +183,7 @@ def simulate(
     Parameters:
         deadline_cycles: the simulation fails when some testbench has not ended by then.
         monitored: streams to check; ``None`` for all output streams of the component.
+        background: testbenches that run until all others have ended.
         waves: write a VCD file there.
 
     Deprecation warnings are errors.
@@ -213,6 +215,8 @@ def simulate(
             simulator.add_testbench(counted(testbench))
         for port in monitored:
             simulator.add_testbench(monitor(port, repr(port)), background=True)
+        for testbench in background:
+            simulator.add_testbench(testbench, background=True)
         simulator.add_testbench(deadline, background=True)
         if waves is None:
             simulator.run()

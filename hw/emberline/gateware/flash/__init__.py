@@ -1,0 +1,1 @@
+"""The board's configuration flash as the place where weights come from."""
