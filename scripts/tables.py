@@ -2,7 +2,8 @@
 
     python scripts/tables.py [--check]
 
-A generated part begins with a line `<!-- begin generated: NAME -->` and ends with `<!-- end generated -->`.
+A generated part begins with a line `<!-- begin generated: NAME -->` and ends with `<!-- end generated -->`. Parts about
+networks whose files are not here stay as they are. The charts of the networks are drawn too, if matplotlib is there.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import re
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "host"))
+
+import network_tables
 
 from emberline.arch import packets, timing
 from emberline.arch.isa import ADD, LAYOUTS, PARAMETERS, POOL, Fault, Opcode
 from emberline.arch.layout import WORD_WIDTH, Layout
 from emberline.arch.presets import preset
 
-DOCUMENTS = tuple(
-    Path(__file__).resolve().parents[1] / "docs" / name for name in ("architecture.md", "isa.md", "protocol.md")
-)
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = (*(ROOT / "docs" / name for name in ("architecture.md", "isa.md", "protocol.md")), ROOT / "README.md")
 _PART = re.compile(r"(<!-- begin generated: (\S+) -->\n).*?(<!-- end generated -->)", re.DOTALL)
 
 
@@ -95,19 +98,32 @@ def tables() -> dict[str, str]:
 def render(text: str) -> str:
     """A document with its generated parts renewed; ``KeyError`` for a part that nothing generates."""
     generated = tables()
-    return _PART.sub(lambda part: part[1] + generated[part[2]] + part[3], text)
+
+    def renew(part: re.Match[str]) -> str:
+        if part[2] not in network_tables.TABLES:
+            return part[1] + generated[part[2]] + part[3]
+        table = network_tables.TABLES[part[2]]()
+        return part[0] if table is None else part[1] + table + part[3]
+
+    return _PART.sub(renew, text)
 
 
 def main(arguments: list[str]) -> int:
+    check = "--check" in arguments
     stale = 0
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")
         if (renewed := render(text)) != text:
             stale += 1
-            print(f"{path}: {'stale' if '--check' in arguments else 'written'}")
-            if "--check" not in arguments:
+            print(f"{path}: {'stale' if check else 'written'}")
+            if not check:
                 path.write_text(renewed, encoding="utf-8")
-    return 1 if stale and "--check" in arguments else 0
+    for path in network_tables.stale_charts():
+        stale += 1
+        print(f"{path}: {'stale' if check else 'drawn'}")
+        if not check:
+            network_tables.draw_chart(path)
+    return 1 if stale and check else 0
 
 
 if __name__ == "__main__":

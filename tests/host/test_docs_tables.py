@@ -27,6 +27,18 @@ def test_documents_are_fresh(tables: ModuleType) -> None:
         assert tables.render(text) == text, f"{path.name} is stale: run python scripts/tables.py"
 
 
+def test_charts_show_the_present_prediction(tables: ModuleType) -> None:
+    assert not tables.network_tables.stale_charts(), "stale: run python scripts/tables.py (needs matplotlib)"
+
+
+def test_tables_of_networks_are_what_the_compiler_predicts(tables: ModuleType, data_folder: Path) -> None:
+    program = tables.network_tables.predicted("resnet8")
+    lost, measured = (table() for name, table in tables.network_tables.TABLES.items() if name.startswith("networks."))
+    assert f"| **{program.predicted_cycles:,}** |" in lost
+    assert f"| {sum(layer.spent.taps for layer in program.layers):,} |" in lost
+    assert f"| {program.predicted_cycles:,} | {100 * program.utilisation:.1f} % |" in measured
+
+
 def test_every_layout_is_documented(tables: ModuleType) -> None:
     text = next(path for path in tables.DOCUMENTS if path.name == "isa.md").read_text(encoding="utf-8")
     for layout in (*LAYOUTS.values(), ADD, POOL, PARAMETERS):
@@ -42,6 +54,7 @@ def test_check_reports_staleness(
     path = tmp_path / "isa.md"
     path.write_text("<!-- begin generated: SET -->\n<!-- end generated -->\n")
     monkeypatch.setattr(tables, "DOCUMENTS", (path,))
+    monkeypatch.setattr(tables.network_tables, "stale_charts", list)
     assert tables.main(["--check"]) == 1
     assert "stale" in capsys.readouterr().out
     assert tables.main([]) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -28,6 +30,24 @@ def breakdown(layer: LayerReport, multipliers: int) -> dict[str, float]:
     return {"ideal": layer.macs / multipliers, "cycles": layer.cycles, **parts}
 
 
+def digest(programs: Sequence[Program]) -> str:
+    """What a chart of these programs shows, in sixteen characters; an SVG has it in its description."""
+    shown = [
+        (title(each), [(layer.name, breakdown(layer, each.architecture.multipliers)) for layer in each.layers])
+        for each in programs
+    ]
+    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
+
+
+def title(program: Program) -> str:
+    """The heading of a program's panel."""
+    architecture = program.architecture
+    return (
+        f"{program.network} on {architecture.name}: {program.predicted_cycles:,} cycles, "
+        f"{100 * program.utilisation:.1f} % of {architecture.multipliers} multipliers"
+    )
+
+
 def draw(programs: Sequence[Program], path: Path) -> None:
     """Write one panel for each program to ``path``, in the format that its ending names.
 
@@ -48,15 +68,14 @@ def draw(programs: Sequence[Program], path: Path) -> None:
             _draw_layers(panel, program)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7)
         try:
-            metadata = {"Date": None} if path.suffix == ".svg" else None
+            metadata = {"Date": None, "Description": digest(programs)} if path.suffix == ".svg" else None
             figure.savefig(path, metadata=metadata)
         except ValueError as error:
             raise EmberlineError(f"{path}: {error}") from None
 
 
 def _draw_layers(panel: Any, program: Program) -> None:
-    architecture = program.architecture
-    table = [breakdown(layer, architecture.multipliers) for layer in program.layers]
+    table = [breakdown(layer, program.architecture.multipliers) for layer in program.layers]
     places = range(len(table))
     start = [0.0] * len(table)
     for name, (meaning, colour) in MEANINGS.items():
@@ -68,10 +87,7 @@ def _draw_layers(panel: Any, program: Program) -> None:
     panel.set_yticks(list(places), [_short(layer.name) for layer in program.layers])
     panel.invert_yaxis()
     panel.set_xlabel("cycles")
-    panel.set_title(
-        f"{program.network} on {architecture.name}: {program.predicted_cycles:,} cycles, "
-        f"{100 * program.utilisation:.1f} % of {architecture.multipliers} multipliers"
-    )
+    panel.set_title(title(program))
     panel.spines[["top", "right"]].set_visible(False)
 
 

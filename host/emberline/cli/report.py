@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def compile_report(program: Program, file: str | None) -> dict[str, Any]:
                 "cycles": layer.cycles,
                 "utilisation": utilisation(layer.macs, layer.cycles, architecture),
                 "weight_bytes": layer.weight_bytes,
+                "spent": asdict(layer.spent),
             }
             for layer in program.layers
         ],

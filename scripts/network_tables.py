@@ -1,0 +1,136 @@
+"""What the documents say about networks, from the compiler's exact prediction: tables and charts.
+
+The prediction is what the simulation takes, cycle for cycle (``tests/integration/test_core.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+
+from emberline.arch.program import Program
+from emberline.arch.timing import Spent
+from emberline.cli.chart import digest, draw
+from emberline.cli.networks import find_architecture, load_network
+from emberline.cli.report import bench_report
+from emberline.errors import CompileError, ModelError
+
+PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
+ARCHITECTURE = "ulx3s-85f"
+LOST_IN = ("resnet8", "ember_cifar10", "kws")
+"""The networks of the table of lost cycles."""
+MEASURED = {
+    "resnet8": "MLPerf Tiny ResNet-8",
+    "vww_96": "MLPerf Tiny VWW, MobileNetV1 0.25",
+    "kws": "MLPerf Tiny KWS, DS-CNN",
+    "ember_cifar10": "ember_cifar10, our own",
+    "synthetic-squeezenet": "a SqueezeNet-style stack, 99x99x3",
+}
+"""The networks of the README's table."""
+CHARTS = ("resnet8", "ember_cifar10", "kws", "synthetic-squeezenet")
+"""The networks with a chart in docs/pictures."""
+
+_WHY = {
+    "taps": "includes lanes without a weight: of a first layer, of depthwise layers and of averages, which multiply by "
+    "one",
+    "idle": "a group is requantised or added in more cycles than its taps take",
+    "parameters": "requantisation parameters of each group of each row",
+    "handover": "one cycle from row to row; a depthwise row also leaves the first lanes",
+    "fetch": "instructions that nothing overlaps: the frame's first row",
+    "drain": "fences, short last layers, the last write",
+}
+
+
+@cache
+def predicted(name: str) -> Program | CompileError | None:
+    """The network on the documents' machine; the reason where it does not fit; ``None`` where its file is missing."""
+    try:
+        return load_network(name).compile(find_architecture(ARCHITECTURE))
+    except ModelError:
+        return None
+    except CompileError as error:
+        return error
+
+
+def lost_cycles_table() -> str | None:
+    """Where the cycles of a frame go; ``None`` where a network's file is missing."""
+    programs = [predicted(name) for name in LOST_IN]
+    if any(program is None for program in programs):
+        return None
+    known = [program for program in programs if isinstance(program, Program)]
+    assert len(known) == len(LOST_IN), f"on {ARCHITECTURE} all of these fit: {LOST_IN}"
+    totals = [sum((layer.spent for layer in program.layers), Spent()) for program in known]
+    rows = [["cycles", *LOST_IN, "why"], ["---", *["---:"] * len(known), "---"]]
+    for field in fields(Spent):
+        spent = (f"{getattr(total, field.name):,}" for total in totals)
+        rows.append([{"idle": "pace", "handover": "hand-over"}.get(field.name, field.name), *spent, _WHY[field.name]])
+    rows.append(["**all**", *(f"**{program.predicted_cycles:,}**" for program in known), ""])
+    shares = (f"{100 * program.utilisation:.1f} %" for program in known)
+    why = "MACs / (cycles x 128); taps in the padding count as MACs and are not computed"
+    return _markdown([*rows, ["utilisation", *shares, why]])
+
+
+def measured_table() -> str | None:
+    """Cycles, utilisation and, at the committed build's clock, speed; ``None`` where a network's file is missing."""
+    rows = [
+        ["network", "MACs", "cycles", "utilisation", "ms", "frames/s", "frames/s per multiplier", "command"],
+        ["---", *["---:"] * 6, "---"],
+    ]
+    for name, title in MEASURED.items():
+        program = predicted(name)
+        if program is None:
+            return None
+        if isinstance(program, CompileError):
+            reason = str(program).split(": ", 1)[-1].split(" and used up here")[0]
+            rows.append([title, *["–"] * 6, f"does not fit: {reason}"])
+            continue
+        report = bench_report(program, program.predicted_cycles)
+        rows.append(
+            [
+                title,
+                f"{report['macs']:,}",
+                f"{report['cycles']:,}",
+                f"{100 * report['utilisation']:.1f} %",
+                _number(report["milliseconds"], 2),
+                _number(report["frames_per_second"], 0),
+                _number(report["frames_per_second_per_multiplier"], 2),
+                f"`emberline bench {name}`",
+            ]
+        )
+    return _markdown(rows)
+
+
+TABLES: dict[str, Callable[[], str | None]] = {
+    "networks.LOST_CYCLES": lost_cycles_table,
+    "networks.MEASURED": measured_table,
+}
+"""By name; ``None`` from a table that cannot be made here."""
+
+
+def stale_charts() -> list[Path]:
+    """The charts that do not show the present prediction; those of networks that are not here are left out."""
+    found = []
+    for name in CHARTS:
+        program, path = predicted(name), PICTURES / f"{name}.svg"
+        if isinstance(program, Program):
+            text = path.read_text(encoding="utf-8") if path.is_file() else ""
+            if digest([program]) not in text:
+                found.append(path)
+    return found
+
+
+def draw_chart(path: Path) -> None:
+    """Draw one of ``CHARTS``; ``EmberlineError`` where matplotlib is missing."""
+    program = predicted(path.stem)
+    assert isinstance(program, Program)
+    draw([program], path)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
