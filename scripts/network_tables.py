@@ -5,10 +5,12 @@ The prediction is what the simulation takes, cycle for cycle (``tests/integratio
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from emberline.arch.program import Program
 from emberline.arch.timing import Spent
@@ -17,6 +19,7 @@ from emberline.cli.networks import find_architecture, load_network
 from emberline.cli.report import bench_report
 from emberline.errors import CompileError, ModelError
 
+VERIFIED = Path(__file__).resolve().parents[1] / "docs" / "zoo_verified.json"
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 ARCHITECTURE = "ulx3s-85f"
 LOST_IN = ("resnet8", "ember_cifar10", "kws")
@@ -102,9 +105,56 @@ def measured_table() -> str | None:
     return _markdown(rows)
 
 
+def verified_table() -> str:
+    """What ``emberline zoo verify --all --on model,emulator,rtl --json`` last found, from the committed document."""
+    rows = [
+        ["network", "numpy model against", "frames", "values", "differ", "top-1 / top-5", "float", "emulator", "RTL"],
+        ["---", "---", "---:", "---:", "---:", "---:", "---:", "---", "---"],
+    ]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in json.loads(VERIFIED.read_text(encoding="utf-8")):
+        found.setdefault(row["name"], []).append(row)
+    for name, each in found.items():
+        machines = {row["on"]: _machine(row) for row in each if row["on"] != "model"}
+        for index, row in enumerate(row for row in each if row["on"] == "model"):
+            differ = "–" if row["differing_outputs"] is None else f"{row['differing_outputs']:,}"
+            if row["differing_outputs"]:
+                differ += f", by at most {row['max_abs_difference']}"
+            remarks = [row["against"] or row["note"]]
+            if row["faces"]:
+                remarks.append(f"{row['note']}: {' and '.join(map(str, row['faces']))} faces")
+            rows.append(
+                [
+                    "" if index else name,
+                    ", ".join(remarks),
+                    f"{row['images']:,}",
+                    f"{row['outputs']:,}" if row["outputs"] else "–",
+                    differ,
+                    _shares(row["top1"], row["top5"]),
+                    _shares(row["float_top1"], row["float_top5"]),
+                    "" if index else machines.get("emulator", "–"),
+                    "" if index else machines.get("rtl", "–"),
+                ]
+            )
+    return _markdown(rows)
+
+
+def _machine(row: dict[str, Any]) -> str:
+    """A frame or more on the emulator or in the RTL."""
+    if row["differing_outputs"] is None:
+        return "does not fit"
+    text = f"{row['images']} x {row['differing_outputs']} of {row['outputs'] // row['images']:,} differ"
+    return f"{text}; {row['cycles']:,} cycles on `{row['arch']}`"
+
+
+def _shares(first: float | None, five: float | None) -> str:
+    return "–" if first is None or five is None else f"{100 * first:.1f} / {100 * five:.1f} %"
+
+
 TABLES: dict[str, Callable[[], str | None]] = {
     "networks.LOST_CYCLES": lost_cycles_table,
     "networks.MEASURED": measured_table,
+    "zoo.VERIFIED": verified_table,
 }
 """By name; ``None`` from a table that cannot be made here."""
 

@@ -16,7 +16,7 @@ from emberline.cli import verify as verify_command
 from emberline.zoo import CIFAR10_LABELS
 
 VERIFY_KEYS = ["network", "on", "against", "images", "outputs", "differing_outputs", "differing_images",
-               "max_abs_difference", "accuracy"]  # fmt: skip
+               "max_abs_difference", "accuracy", "top5"]  # fmt: skip
 RUN_KEYS = [
     "image",
     "class",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emberline.cli.comparison import Comparison, accuracy, batches, best_class, compare, confidence
+from emberline.cli.comparison import Comparison, accuracy, batches, best_class, best_classes, compare, confidence
 
 
 def codes(*values: int) -> np.ndarray:
@@ -66,3 +66,8 @@ def test_confidence_of_real_scores_is_their_softmax() -> None:
 def test_batches_cover_everything_once() -> None:
     assert [list(range(10))[piece] for piece in batches(10, 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert list(batches(0, 4)) == []
+
+
+def test_best_classes_of_equal_scores_are_the_first() -> None:
+    assert best_classes(codes(-128, 5, 127, 5, -128), 4) == [2, 1, 3, 0]
+    assert accuracy([codes(-128, 5, 127, 5), codes(1, 2, 3, 4)], [3, 0], 3) == 0.5

@@ -12,6 +12,7 @@ from PIL import Image
 
 from emberline.arch.presets import preset
 from emberline.cli.inspect import build_report
+from emberline.cli.networks import load_network
 from emberline.cli.zoo import download
 from emberline.compiler.compile import compile_graph
 from emberline.compiler.frontends.tflite_reader import read_tflite
@@ -66,9 +67,58 @@ def test_zoo_list_names_every_network(capfd: Capture) -> None:
 
 def test_zoo_verify_compares_with_litert(capfd: Capture) -> None:
     pytest.importorskip("ai_edge_litert", reason="needs the optional package ai-edge-litert")
-    (row,) = invoke(capfd, "zoo", "verify", "ember_cifar10", "--json").json()
-    assert row["differing_outputs"] == 0
-    assert row["outputs"] == 20
+    rows = invoke(capfd, "zoo", "verify", "ember_cifar10", "--frames", "2", "--json").json()
+    assert [(row["on"], row["against"], row["outputs"], row["differing_outputs"]) for row in rows] == [
+        ("model", "litert", 20, 0),
+        ("emulator", "model", 20, 0),
+    ]
+    assert rows[1]["arch"] == "ulx3s-85f"
+
+
+def test_zoo_verify_without_the_data_compares_random_frames(
+    capfd: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("ai_edge_litert", reason="needs the optional package ai-edge-litert")
+    monkeypatch.setenv("EMBERLINE_DATA", str(tmp_path))
+    finished = invoke(capfd, "zoo", "verify", "--all", "--on", "model", "--json")
+    assert finished.status == 0
+    rows = {row["name"]: row for row in finished.json()}
+    assert (rows["ember_cifar10"]["source"], rows["ember_cifar10"]["differing_outputs"]) == ("random codes", 0)
+    assert "not here: " in rows["kws"]["note"]
+
+
+def test_zoo_verify_fails_where_values_differ(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    from emberline.cli import zoo_verify
+
+    def wrong(against: str, network: object) -> object:
+        engine = zoo_verify.ModelEngine(network)  # type: ignore[arg-type]
+        return type("Wrong", (), {"run": lambda _, frames: engine.run(frames ^ 85)})()
+
+    monkeypatch.setattr(zoo_verify, "open_reference", wrong)
+    finished = invoke(capfd, "zoo", "verify", "ember_cifar10", "--on", "model", "--frames", "2")
+    assert finished.status == 1
+    assert "values differ, by at most" in finished.out
+
+
+def test_zynqnet_equals_its_published_activations(data_folder: Path) -> None:
+    from emberline.cli.zoo_verify import golden_row
+
+    row = golden_row(ZOO["zynqnet"], data_folder / "zynqnet")
+    assert (row.outputs, row.differing_outputs, row.note) == (4_073_472, 0, "class 468")
+
+
+@pytest.mark.parametrize(("name", "best"), [("mobilenet_v1_025", 1001), ("resnet8", 10)])
+def test_labels_count_from_the_first_class_behind_the_background(name: str, best: int, data_folder: Path) -> None:
+    network = load_network(name)
+    assert network.label_offset == (1 if best == 1001 else 0)
+    assert network.scores.size == best
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1_025"])
+def test_accuracy_is_that_of_the_labels(capfd: Capture, name: str, data_folder: Path) -> None:
+    images = ("--images", data_folder / "imagenet_samples", "--limit", 20)
+    report = invoke(capfd, "verify", name, *images, "--on", "model", "--against", "model", "--json").json()
+    assert 0.2 < report["accuracy"] < report["top5"]
 
 
 def test_zoo_verify_names_a_damaged_file(capfd: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -86,6 +136,7 @@ def test_zoo_verify_names_a_damaged_file(capfd: Capture, monkeypatch: pytest.Mon
     [
         (("verify",), "name networks, or give --all"),
         (("verify", "nothing"), "no network of the zoo is called 'nothing'"),
+        (("verify", "kws", "--on", "moon"), "--on takes model, emulator and rtl"),
         (("fetch", "nothing"), "no network of the zoo is called 'nothing'"),
     ],
 )

@@ -52,6 +52,14 @@ def test_npz_with_labels_and_limit(tmp_path: Path) -> None:
     assert loaded.names == ("a.npz[0]", "a.npz[1]", "a.npz[2]")
 
 
+def test_npz_without_x_gives_its_only_array_of_frames(tmp_path: Path) -> None:
+    codes = pixels(2, 49, 10, 1).view(np.int8)
+    np.savez(tmp_path / "a.npz", codes=codes, turned=pixels(2, 10, 49), scale=0.5, y=np.arange(2))
+    loaded = load_frames(tmp_path / "a.npz", MFCC)
+    np.testing.assert_array_equal(loaded.frames, codes)
+    assert loaded.labels is not None and loaded.labels.tolist() == [0, 1]
+
+
 def test_npz_of_codes_without_labels(tmp_path: Path) -> None:
     x = pixels(2, 49, 10).view(np.int8)
     np.savez(tmp_path / "a.npz", x=x)
@@ -63,7 +71,8 @@ def test_npz_of_codes_without_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arrays, message",
     [
-        ({"z": np.zeros(3)}, "no array 'x', only z"),
+        ({"z": np.zeros(3)}, r"no array 'x', and no array of 8-bit frames .N, 4, 6, 3.*, only z float64 .3,."),
+        ({"a": pixels(1, 4, 6, 3), "b": pixels(2, 4, 6, 3)}, r"no array 'x', and several arrays .*a uint8 .*b uint8"),
         ({"x": pixels(2, 6, 4, 3)}, r"x is \(2, 6, 4, 3\), but input 'input' takes \(N, 4, 6, 3\)"),
         ({"x": pixels(4, 6, 3)}, r"x is \(4, 6, 3\)"),
         ({"x": pixels(0, 4, 6, 3)}, "x has no frames"),

@@ -12,26 +12,9 @@ import pytest
 from emberline.compiler.frontends.zynqnet_reader import DESCRIPTION_NAME, WEIGHTS_NAME, read_zynqnet
 from emberline.errors import ModelError
 from emberline.model import network, numerics
+from emberline.zoo.golden import CLASS, RECOMPUTED, golden_frame, golden_maps, in_published_order
 
 GOLDEN_VALUES = 4_073_472
-TAXI = 468
-
-
-def golden_maps(folder: Path) -> dict[str, np.ndarray]:
-    """The published activations by feature map name, flat in the order of channels, rows, columns."""
-    found = {}
-    with np.load(folder / "golden_activations_int8.npz") as archive:
-        for key in archive.files:
-            if archive[key].dtype == np.int8 and key != "conv10_int":
-                name = "conv1" if key == "conv1_recomputed" else key
-                for part in ("squeeze", "expand", "concat", "split"):
-                    name = name.replace(f"_{part}", f"/{part}")
-                found[name] = archive[key]
-    return found
-
-
-def in_published_order(values: np.ndarray) -> np.ndarray:
-    return values[0].transpose(2, 0, 1).reshape(-1)
 
 
 @pytest.fixture(scope="module")
@@ -41,24 +24,24 @@ def folder(data_folder: Path) -> Path:
 
 def test_every_published_activation_is_equal(folder: Path) -> None:
     golden = golden_maps(folder)
-    frame = golden["data"].reshape(1, 3, 256, 256).transpose(0, 2, 3, 1).copy()
+    frame = golden_frame(golden)
     maps = network.run(read_zynqnet(folder, fuse=False), frame, keep=True)
     differing = {name: int((in_published_order(maps[name]) != values).sum()) for name, values in golden.items()}
     assert {name: count for name, count in differing.items() if count} == {}
-    assert sum(values.size for name, values in golden.items() if name not in ("data", "conv1")) == GOLDEN_VALUES
-    assert maps["prob"].argmax() == TAXI
+    assert sum(values.size for name, values in golden.items() if name not in RECOMPUTED) == GOLDEN_VALUES
+    assert maps["prob"].argmax() == CLASS
 
 
 def test_fused_requantisation_changes_no_concatenation(folder: Path) -> None:
     golden = golden_maps(folder)
-    frame = golden["data"].reshape(1, 3, 256, 256).transpose(0, 2, 3, 1).copy()
+    frame = golden_frame(golden)
     graph = read_zynqnet(folder)
     maps = network.run(graph, frame, keep=True)
     concatenations = [name for name in golden if name.endswith("/concat")]
     assert len(concatenations) == 8
     for name in concatenations:
         np.testing.assert_array_equal(in_published_order(maps[name]), golden[name])
-    assert maps["prob"].argmax() == TAXI
+    assert maps["prob"].argmax() == CLASS
     assert not any(layer.name.endswith("/requantised") for layer in graph)
 
 

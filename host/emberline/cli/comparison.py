@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,10 +62,16 @@ def best_class(scores: NDArray[np.int8]) -> int:
     return int(np.asarray(scores).reshape(-1).argmax())
 
 
-def accuracy(scores: Iterable[NDArray[np.int8]], labels: Iterable[int]) -> float:
-    """The share of frames whose best class is their label."""
-    hits = [best_class(score) == label for score, label in zip(scores, labels, strict=True)]
+def accuracy(scores: Iterable[NDArray[Any]], labels: Iterable[int], best: int = 1) -> float:
+    """The share of frames whose label is among their ``best`` classes; of equal scores the first class is better."""
+    hits = [label in best_classes(score, best) for score, label in zip(scores, labels, strict=True)]
     return sum(hits) / len(hits) if hits else 0.0
+
+
+def best_classes(scores: NDArray[Any], count: int) -> list[int]:
+    """The indices of the largest scores, the largest first; of equal ones the first."""
+    order = np.argsort(-np.asarray(scores, np.float64).reshape(-1), kind="stable")
+    return [int(index) for index in order[:count]]
 
 
 def confidence(scores: NDArray[np.int8], scale: float, zero_point: int, *, softmax: bool) -> float:

@@ -29,6 +29,7 @@ class Network:
         program: ``None`` when it came as a model.
         labels: a class name for each output value, if known.
         preprocessing: how photographs become frames, if known; kept with programs.
+        label_offset: the output value of the data set's class 0.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Network:
     program: Program | None = None
     labels: tuple[str, ...] = ()
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    label_offset: int = 0
 
     @property
     def input(self) -> FeatureMap:
@@ -135,7 +137,7 @@ def _load_model(path: Path, entry: ZooEntry | None) -> Network:
         graph, preprocessing = _read(path, entry.name if entry else None)
     if entry is None:
         return Network(graph.name, path, graph, preprocessing=preprocessing)
-    return Network(entry.name, path, graph, None, entry.class_names(), entry.preprocessing)
+    return Network(entry.name, path, graph, None, entry.class_names(), entry.preprocessing, entry.label_offset)
 
 
 def _read(path: Path, name: str | None) -> tuple[Graph, Mapping[str, Any]]:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from emberline.zoo import ZooEntry
-
 
 def register(app: typer.Typer) -> None:
     app.command(name="quantize", help="Quantise a float ONNX model to int8 with calibration images.")(quantize)
@@ -38,23 +36,17 @@ def quantize(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    from emberline.driver.preprocessing import Preprocessing
+    from emberline.cli.float_network import find_entry, find_float_model, find_preprocessing
     from emberline.errors import EmberlineError
     from emberline.quantiser.calibration import Method
     from emberline.quantiser.static import Options, quantise
-    from emberline.zoo import ZOO
 
     if method not in list(Method):
         raise EmberlineError(f"--method takes {', '.join(Method)}, not '{method}'")
     if not 50 < percentile <= 100:
         raise EmberlineError(f"--percentile takes more than 50 and at most 100, not {percentile}")
-    entry = None if Path(model).is_file() else ZOO.get(model)
-    if preprocess is not None:
-        preprocessing = Preprocessing.from_text(preprocess)
-    elif entry is not None:
-        preprocessing = Preprocessing.from_json(entry.preprocessing)
-    else:
-        raise EmberlineError("--preprocess is needed: the file does not say what pixels mean to the network")
+    entry = find_entry(model)
+    preprocessing = find_preprocessing(entry, preprocess)
     ends = tuple(outputs.split(",")) if outputs else entry.outputs if entry else ()
     options = Options(Method(method), percentile, symmetric, not per_tensor, ends)
     with tempfile.TemporaryDirectory() as folder:
@@ -72,26 +64,6 @@ def quantize(
         console.print_json(report)
     else:
         console.print_line(f"{len(ranges)} tensors quantised by {method}, written to {output}")
-
-
-def find_float_model(model: str, entry: ZooEntry | None, folder: Path) -> Path:
-    """The float ONNX file behind the argument; one of another format is converted in ``folder``."""
-    from emberline.errors import ModelError
-    from emberline.zoo import Reader
-
-    if entry is None:
-        if not Path(model).is_file():
-            raise ModelError(f"'{model}' is neither a file nor a network of the zoo")
-        return Path(model)
-    if entry.reader is Reader.ONNX_FLOAT:
-        return entry.path()
-    if entry.reader is Reader.DEEP_COMPRESSION:
-        from emberline.compiler.frontends.deep_compression import read_weights, to_onnx
-
-        path = folder / f"{entry.name}.onnx"
-        path.write_bytes(to_onnx(read_weights(entry.path())))
-        return path
-    raise ModelError(f"network '{entry.name}' is quantised already")
 
 
 def _progress(items: Iterable[NDArray[np.float32]], what: str) -> Iterable[NDArray[np.float32]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -37,6 +38,9 @@ def verify(
         str | None,
         typer.Option(help="What pixels mean, such as resize=256,order=BGR,mean=104/117/123; see docs/cli.md."),
     ] = None,
+    beside: Annotated[
+        str | None, typer.Option("--float", help="A float .onnx or zoo network: its accuracy on the same images.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     from emberline.cli.engines import open_engine, open_reference
@@ -58,7 +62,10 @@ def verify(
         result.outputs
         for result in console.progress(reference.run(frames.frames), f"{network.name} in {against.value}", count)
     ]
-    report = build_report(network.name, on.value, against.value, ours, theirs, frames.labels)
+    labels = None if frames.labels is None else frames.labels + network.label_offset
+    report = build_report(network.name, on.value, against.value, ours, theirs, labels)
+    if beside is not None:
+        report |= float_report(beside, images, preprocess, limit)
     if as_json:
         console.print_json(report)
     else:
@@ -82,7 +89,19 @@ def build_report(name: str, on: str, against: str, ours: list[Any], theirs: list
         "differing_images": comparison.differing_images,
         "max_abs_difference": comparison.max_abs_difference,
         "accuracy": None if labels is None else accuracy([outputs[0] for outputs in ours], labels),
+        "top5": None if labels is None else accuracy([outputs[0] for outputs in ours], labels, 5),
     }
+
+
+def float_report(model: str, images: list[str], preprocess: str | None, limit: int | None) -> dict[str, float]:
+    """``float_accuracy`` and ``float_top5`` of a float network on one folder of images with labels."""
+    from emberline.cli.float_network import float_accuracy
+    from emberline.errors import EmberlineError
+
+    if len(images) != 1:
+        raise EmberlineError("--float takes one folder of images with a labels.csv")
+    first, five = float_accuracy(model, Path(images[0]), preprocess, limit)
+    return {"float_accuracy": first, "float_top5": five}
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -97,4 +116,11 @@ def print_report(report: dict[str, Any]) -> None:
         )
     )
     if report["accuracy"] is not None:
-        console.print_line(f"accuracy {console.percent(report['accuracy'])}")
+        console.print_line(
+            f"accuracy {console.percent(report['accuracy'])}, among the best five {console.percent(report['top5'])}"
+        )
+    if "float_accuracy" in report:
+        console.print_line(
+            f"the float network: {console.percent(report['float_accuracy'])}, among the best five "
+            f"{console.percent(report['float_top5'])}"
+        )

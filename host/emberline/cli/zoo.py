@@ -15,6 +15,7 @@ from emberline.cli import console
 from emberline.errors import EmberlineError
 
 if TYPE_CHECKING:
+    from emberline.cli.zoo_verify import Row
     from emberline.zoo import ZooEntry, ZooFile
 
 LARGEST_DOWNLOAD_BYTES = 64 << 20
@@ -56,56 +57,60 @@ def fetch(names: Annotated[list[str], typer.Argument(metavar="NETWORK...", help=
                 console.print_line(f"{entry.name}: {path}")
 
 
-@zoo.command(help="Check hashes, and compare networks with their oracle on random frames; status 1 if any differs.")
+@zoo.command(help="Check hashes, and compare networks with their references; status 1 if any differs.")
 def verify(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NETWORK...]", help="Names from the list.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every network whose files are here.")] = False,
-    frames: Annotated[int, typer.Option(min=1, help="Random frames for each network.")] = 2,
+    on: Annotated[
+        str, typer.Option(help="What is verified, with commas between: model, emulator, rtl.")
+    ] = "model,emulator",
+    frames: Annotated[int | None, typer.Option(min=1, help="At most so many frames.")] = None,
+    arch: Annotated[str, typer.Option(help="The machine of emulator and RTL; the large one where it is too small.")] = (
+        "ulx3s-85f"
+    ),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
+    from emberline.cli.networks import find_architecture
+    from emberline.cli.zoo_verify import Row, check_files, verify_entry
     from emberline.zoo import ZOO
 
     if bool(names) == everything:
         raise EmberlineError("name networks, or give --all")
-    report = []
+    places = on.split(",")
+    if not set(places) <= {"model", "emulator", "rtl"}:
+        raise EmberlineError(f"--on takes model, emulator and rtl with commas between, not '{on}'")
+    architecture = find_architecture(arch)
+    rows: list[Row] = []
     for entry in _entries(names or list(ZOO)):
-        missing = [file.name for file in entry.files if _find(entry, file) is None]
-        if missing and everything:
-            report.append({"name": entry.name, "result": f"not here: {', '.join(missing)}", "differing_outputs": None})
-            continue
-        report.append({"name": entry.name, **verify_entry(entry, frames)})
-        if not as_json:
-            console.print_line(f"{entry.name}: {report[-1]['result']}")
+        missing = check_files(entry)
+        if missing and not everything:
+            entry.path()
+        found = (
+            [Row(entry.name, "model", None, note=f"not here: {', '.join(missing)}")]
+            if missing
+            else verify_entry(entry, places, architecture, frames)
+        )
+        for row in found:
+            rows.append(row)
+            (console.note if as_json else console.print_line)(_sentence(row))
     if as_json:
-        console.print_json(report)
-    if any(row["differing_outputs"] for row in report):
+        console.print_json([row.to_json() for row in rows])
+    if any(row.failed for row in rows):
         raise typer.Exit(1)
 
 
-def verify_entry(entry: ZooEntry, frames: int) -> dict[str, Any]:
-    """Hashes, and differences from the oracle. Raises ``ModelError`` for a missing file or another hash."""
-    import numpy as np
-
-    from emberline.cli.comparison import compare
-    from emberline.cli.engines import ModelEngine, open_reference
-    from emberline.cli.networks import load_network
-    from emberline.zoo import Reader
-
-    for file in entry.files:
-        path = file.find(entry.name, entry.origin)
-        check_hash(path.read_bytes(), file.sha256, str(path))
-    if entry.reader is not Reader.TFLITE:
-        return {"against": None, "outputs": 0, "differing_outputs": 0, "result": "files have the published hashes"}
-    network = load_network(entry.name)
-    codes = np.random.default_rng(0).integers(-128, 128, (frames, *network.input.shape), dtype=np.int8)
-    runs = [[each.outputs for each in e.run(codes)] for e in (ModelEngine(network), open_reference("litert", network))]
-    found = compare(*runs)
-    return {
-        "against": "litert",
-        "outputs": found.outputs,
-        "differing_outputs": found.differing_outputs,
-        "result": f"{found.differing_outputs} of {found.outputs} output values differ from LiteRT's",
-    }
+def _sentence(row: Row) -> str:
+    parts = [f"{row.name} on {row.on}" + (f" ({row.arch})" if row.arch else "")]
+    if row.differing_outputs is not None:
+        parts.append(f"{row.images} frames against {row.against}: {row.result}")
+    for what, share in (("top-1", row.top1), ("top-5", row.top5), ("float", row.float_top1), ("/", row.float_top5)):
+        if share is not None:
+            parts.append(f"{what} {console.percent(share)}")
+    if row.faces:
+        parts.append(f"faces {' and '.join(map(str, row.faces))}")
+    if row.note:
+        parts.append(row.note)
+    return ", ".join(parts)
 
 
 def download(url: str, sha256: str, target: Path) -> Path:

@@ -2,7 +2,7 @@
 
 ========================  =======================================================================================
 ``.npz``                  ``x``: int8 codes or uint8 pixels, ``[N, H, W, C]`` (``[N, H, W]`` for one channel);
-                          ``y``, optional: N integer labels
+                          ``y``, optional: N integer labels; without ``x`` the only array of such frames is taken
 ``.dat``                  one frame of raw int8 codes, exactly as many bytes as the input has values
 an image                  PNG, JPEG, … in its upright (EXIF) orientation; grey, palette, CMYK and transparent images are
                           converted to the input's 3 or 1 channels, transparency over black
@@ -23,8 +23,10 @@ from __future__ import annotations
 
 import csv
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -93,9 +95,8 @@ def pixels_to_codes(pixels: NDArray[np.uint8], quantisation: Quantisation) -> ND
 def _load_npz(path: Path, target: FeatureMap, limit: int | None, preprocessing: Preprocessing | None) -> FrameSet:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if "x" not in archive:
-                raise ImageError(f"{path}: no array 'x', only {', '.join(archive.files) or 'nothing'}")
-            x, y = archive["x"][:limit], archive["y"][:limit] if "y" in archive else None
+            x = archive[_frames_name(path, archive, target)][:limit]
+            y = archive["y"][:limit] if "y" in archive else None
     except (OSError, ValueError, EOFError, IndexError, BadZipFile, zlib.error, MemoryError) as error:
         raise ImageError(f"{path}: cannot be read: {error}") from error
     if x.ndim == 3 and target.channels == 1:
@@ -109,6 +110,24 @@ def _load_npz(path: Path, target: FeatureMap, limit: int | None, preprocessing: 
     labels = None if y is None else y.reshape(-1).astype(np.int64)
     names = tuple(f"{path.name}[{index}]" for index in range(len(x)))
     return FrameSet(_to_codes(x, target, path, preprocessing), labels, names)
+
+
+def _frames_name(path: Path, archive: Mapping[str, NDArray[Any]], target: FeatureMap) -> str:
+    """The array with the frames: ``x``, or else the only one of 8-bit frames of the input's shape."""
+    if "x" in archive:
+        return "x"
+    arrays = {name: archive[name] for name in archive}
+    fitting = [
+        name for name, each in arrays.items() if each.dtype in (np.int8, np.uint8) and each.shape[1:] == target.shape
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    found = ", ".join(f"{name} {each.dtype} {each.shape}" for name, each in arrays.items()) or "nothing"
+    which = "several arrays" if fitting else "no array"
+    raise ImageError(
+        f"{path}: no array 'x', and {which} of 8-bit frames (N, {_listed(target.shape)}) for input '{target.name}', "
+        f"only {found}"
+    )
 
 
 def list_folder(path: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> tuple[list[Path], list[int] | None]:

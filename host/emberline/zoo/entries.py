@@ -77,6 +77,9 @@ class ZooEntry:
         companions: further files that are needed with it.
         label_file: where the labels are, one a line, if not in ``labels``.
         outputs: of a float network, the tensors at which it ends when it is quantised, if not at its own outputs.
+        label_offset: the output value of the data set's class 0; 1 where a background class comes first.
+        images: in the data folder: what the network is verified with, and calibrated if it is float.
+        image_count: how many of them the numpy model is verified with, and the emulator.
     """
 
     name: str
@@ -92,6 +95,9 @@ class ZooEntry:
     companions: tuple[ZooFile, ...] = ()
     label_file: ZooFile | None = None
     outputs: tuple[str, ...] = ()
+    label_offset: int = 0
+    images: str | None = None
+    image_count: tuple[int, int] = (500, 2)
 
     @property
     def in_package(self) -> bool:

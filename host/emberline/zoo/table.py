@@ -5,7 +5,7 @@ from __future__ import annotations
 from emberline.zoo.entries import Reader, ZooEntry, ZooFile
 
 CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_TINY = "https://raw.githubusercontent.com/mlcommons/tiny/master/benchmark/training/"
+_TINY = "https://github.com/mlcommons/tiny/raw/1afd2c9/benchmark/training/"
 _CORAL = "https://raw.githubusercontent.com/google-coral/test_data/104342d2d3480b3e66203073dac24f4e2dbb4c41/"
 _SQUEEZENET_PIXELS = {"resize": 256, "order": "BGR", "mean": [104, 117, 123]}
 _KEYWORDS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes", "silence", "unknown")
@@ -24,6 +24,7 @@ ENTRIES = (
         licence="Apache-2.0",
         labels=CIFAR10_LABELS,
         preprocessing={"order": "RGB", "scale": 1 / 255},
+        images="cifar10/cifar10_lossless_500.npz",
     ),
     ZooEntry(
         name="resnet8",
@@ -35,6 +36,7 @@ ENTRIES = (
         preprocessing={"order": "RGB"},
         sha256="3c002613d1b2475eb51dd78dfb85a546c8ae658dee71cf6ade43b022fe205415",
         url=_TINY + "image_classification/trained_models/pretrainedResnet_quant.tflite",
+        images="cifar10/cifar10_lossless_500.npz",
     ),
     ZooEntry(
         name="vww_96",
@@ -46,6 +48,7 @@ ENTRIES = (
         preprocessing={"order": "RGB", "scale": 1 / 255},
         sha256="597a384c8c2c8a1276f04702f25013b7838f2f814f1ca7c174d295b73e3d6b7b",
         url=_TINY + "visual_wake_words/trained_models/vww_96_int8.tflite",
+        images="mlperf_tiny/golden/vww",
     ),
     ZooEntry(
         name="kws",
@@ -57,6 +60,8 @@ ENTRIES = (
         preprocessing={},
         sha256="aeea436800704fce17b17292e4412630ad856e9d777c044c64ef748a880bd0ae",
         url=_TINY + "keyword_spotting/trained_models/kws_ref_model.tflite",
+        images="mlperf_tiny/kws01_1000_int8_mfcc.npz",
+        image_count=(1000, 2),
     ),
     ZooEntry(
         name="mobilenet_v1_025",
@@ -69,6 +74,9 @@ ENTRIES = (
         sha256="cb273c23ee76374b05b9583177e28aa19744858a7679c56a250e83d0333da785",
         url=_CORAL + "mobilenet_v1_0.25_128_quant.tflite",
         label_file=_IMAGENET_1001,
+        label_offset=1,
+        images="imagenet_samples",
+        image_count=(500, 1),
     ),
     ZooEntry(
         name="mobilenet_v2",
@@ -81,6 +89,9 @@ ENTRIES = (
         sha256="5d3137241276e79c86d14a74fe43581398ae0e815191d3dba45495b810840e8c",
         url=_CORAL + "tf2_mobilenet_v2_1.0_224_ptq.tflite",
         label_file=_IMAGENET_1001,
+        label_offset=1,
+        images="imagenet_samples",
+        image_count=(50, 1),
     ),
     ZooEntry(
         name="zynqnet",
@@ -98,6 +109,8 @@ ENTRIES = (
             ZooFile("zynqnet/zynqnet_quant.json", "8187e78e06c3fd9ea123af06c65882c1d40b02ee2b8ddd916fadb97a70d53c26"),
         ),
         label_file=_SYNSETS,
+        images="imagenet_samples",
+        image_count=(500, 1),
     ),
     ZooEntry(
         name="squeezenet_v1.1",
@@ -110,6 +123,8 @@ ENTRIES = (
         sha256="6a308c9efd4793734861467dd92e784761dcfc394b596412798fe03d85efa2bc",
         reader=Reader.ONNX_FLOAT,
         label_file=_SYNSETS,
+        images="imagenet_samples",
+        image_count=(500, 1),
     ),
     ZooEntry(
         name="squeezenet_v1.0",
@@ -124,6 +139,8 @@ ENTRIES = (
         "5623e3cdbe1fcd83328c61ce2ee42c34ed319aa3/compressed_SqueezeNet.net",
         reader=Reader.DEEP_COMPRESSION,
         label_file=_SYNSETS,
+        images="imagenet_samples",
+        image_count=(500, 1),
     ),
     ZooEntry(
         name="face_ultralight",
@@ -138,5 +155,7 @@ ENTRIES = (
         "dffdddda9794a50607cba8f318507a28c1c27cab/models/onnx/version-slim-320_simplified.onnx",
         reader=Reader.ONNX_FLOAT,
         outputs=("232", "278", "318", "350", "246", "292", "332", "362"),
+        images="face_ultralight",
+        image_count=(2, 1),
     ),
 )

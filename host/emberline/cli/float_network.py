@@ -1,0 +1,97 @@
+"""Float networks as the commands take them: found, converted to ONNX, quantised in passing, and run as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emberline.cli.networks import Network
+from emberline.driver.images import list_folder, load_pixels
+from emberline.driver.preprocessing import Preprocessing
+from emberline.errors import EmberlineError, ImageError, ModelError
+from emberline.zoo import ZOO, Reader, ZooEntry, find_by_contents
+
+
+def find_entry(model: str) -> ZooEntry | None:
+    """The zoo's entry of a name, or of a file with the same contents."""
+    path = Path(model)
+    return find_by_contents(path.read_bytes()) if path.is_file() else ZOO.get(model)
+
+
+def find_float_model(model: str, entry: ZooEntry | None, folder: Path) -> Path:
+    """The float ONNX file behind the argument; one of another format is converted in ``folder``."""
+    if entry is None:
+        if not Path(model).is_file():
+            raise ModelError(f"'{model}' is neither a file nor a network of the zoo")
+        return Path(model)
+    if entry.reader is Reader.ONNX_FLOAT:
+        return entry.path()
+    if entry.reader is Reader.DEEP_COMPRESSION:
+        from emberline.compiler.frontends.deep_compression import read_weights, to_onnx
+
+        path = folder / f"{entry.name}.onnx"
+        path.write_bytes(to_onnx(read_weights(entry.path())))
+        return path
+    raise ModelError(f"network '{entry.name}' is quantised already")
+
+
+def find_preprocessing(entry: ZooEntry | None, preprocess: str | None) -> Preprocessing:
+    """What pixels mean: as given, or as the zoo says. ``EmberlineError`` where neither says."""
+    if preprocess is not None:
+        return Preprocessing.from_text(preprocess)
+    if entry is None:
+        raise EmberlineError("--preprocess is needed: the file does not say what pixels mean to the network")
+    return Preprocessing.from_json(entry.preprocessing)
+
+
+def quantised_network(entry: ZooEntry, images: Path, folder: Path) -> Network:
+    """A float network of the zoo, quantised with the default options of ``emberline quantize`` into ``folder``."""
+    from emberline.compiler.frontends.onnx_reader import read_onnx
+    from emberline.quantiser.static import Options, quantise
+
+    path = folder / f"{entry.name}_int8.onnx"
+    source = find_float_model(entry.name, entry, folder)
+    preprocessing = Preprocessing.from_json(entry.preprocessing)
+    quantise(source, path, images, preprocessing, Options(outputs=entry.outputs))
+    graph = read_onnx(path.read_bytes(), entry.name)
+    return Network(entry.name, path, graph, None, entry.class_names(), entry.preprocessing, entry.label_offset)
+
+
+def float_accuracy(model: str, images: Path, preprocess: str | None, limit: int | None = None) -> tuple[float, float]:
+    """The shares of a folder's images whose label is the float network's best class, and among its best five.
+
+    Raises ``EmberlineError``: no such model, no labels, or onnxruntime is missing.
+    """
+    from emberline.cli.comparison import accuracy
+
+    entry = find_entry(model)
+    preprocessing = find_preprocessing(entry, preprocess)
+    if not images.is_dir():
+        raise ImageError(f"{images}: no such folder of images")
+    files, labels = list_folder(images)
+    if labels is None:
+        raise ImageError(f"{images}: no labels.csv, so there is no accuracy")
+    with TemporaryDirectory() as folder:
+        scores = float_scores(find_float_model(model, entry, Path(folder)), files[:limit], preprocessing)
+    expected = [label + (entry.label_offset if entry else 0) for label in labels[:limit]]
+    return accuracy(scores, expected), accuracy(scores, expected, 5)
+
+
+def float_scores(path: Path, files: list[Path], preprocessing: Preprocessing) -> list[NDArray[np.float32]]:
+    """The first output of a float ONNX file for each image, in onnxruntime on one thread."""
+    from emberline.quantiser.preparation import fixed_input, import_onnxruntime, load_float_model
+
+    onnxruntime = import_onnxruntime()
+    model = load_float_model(path)
+    name, shape = fixed_input(model)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    scores = []
+    for file in files:
+        real = preprocessing.to_real(load_pixels(file, shape, preprocessing)).transpose(2, 0, 1)[None]
+        scores.append(session.run(None, {name: np.ascontiguousarray(real)})[0].reshape(-1))
+    return scores
