@@ -14,7 +14,7 @@ from amaranth.lib.wiring import In, Out
 from emberline.errors import SimulationError
 from emberline.simulation import build as build_module
 from emberline.simulation.board import SimulatedBoard
-from emberline.simulation.build import build_bench, cache_folder
+from emberline.simulation.build import _clear_in_loops, build_bench, cache_folder
 from emberline.simulation.loopback import ByteLoopback
 from emberline.simulation.recipe import recipe
 from emberline.simulation.toolchain import find_toolchain, missing_tools
@@ -127,3 +127,12 @@ def test_waves_are_written_on_request(tmp_path):
     text = waves.read_text()
     assert "i_bytes__payload" in text
     assert "#50" in text
+
+
+def test_memories_of_zeros_are_cleared_in_a_loop() -> None:
+    words = "".join(f"    bank[{index}] = 16'h0000;\n" for index in range(5))
+    other = "  initial begin\n    table[0] = 8'h00;\n    table[1] = 8'h10;\n  end\n"
+    text = _clear_in_loops(f"  reg [15:0] bank [4:0];\n  initial begin\n{words}  end\n{other}")
+    assert text.count("bank[") == 1
+    assert "bank_word < 5" in text
+    assert text.endswith(other)

@@ -76,7 +76,7 @@ class Architecture:
             if not _power_of_two(value) or not low <= value <= high:
                 raise ValueError(f"{field} must be a power of two in {low}..{high}, not {value}")
         for field, low, high in (
-            ("activation_depth_words", 16, 1 << 16),
+            ("activation_depth_words", 16, 1 << 17),
             ("weight_depth_words", 16, 1 << 16),
             ("program_depth_words", 64, 1 << 16),
             ("clock_hz", 1_000_000, 1_000_000_000),

@@ -45,6 +45,19 @@ PRESETS: dict[str, Architecture] = {
             board="ecp5-45f",
             family="ecp5",
         ),
+        # For the simulation only: the ULX3S's engine with memories that hold SqueezeNet v1.0, ZynqNet and MobileNetV2
+        # layer by layer.
+        Architecture(
+            name="large-16x8",
+            lanes_in=16,
+            lanes_out=8,
+            activation_depth_words=131072,
+            weight_depth_words=32768,
+            program_depth_words=8192,
+            requantisers=8,
+            adders=2,
+            clock_hz=100_000_000,
+        ),
         Architecture(
             name="tiny-4x4",
             lanes_in=4,

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _MAIN = Path(__file__).with_name("main.cpp")
 _KEPT_ENTRIES = 48
+_ZEROS = re.compile(r"  initial begin\n(?:    (?P<name>\w+)\[\d+\] = \d+'h0+;\n)+  end\n")
+"""How yosys writes a memory that starts with zeros in every word; words have no gaps and begin at 0."""
 
 # A bench is clocked by its main program, so the model needs no timing; unknown values start as zeros, which is cheap.
 _VERILATOR_FLAGS = (
@@ -192,9 +195,20 @@ def _to_verilog(component: wiring.Component) -> str:
     from amaranth.back import verilog
 
     try:
-        return verilog.convert(component, name="dut", emit_src=False, strip_internal_attrs=True)
+        return _clear_in_loops(verilog.convert(component, name="dut", emit_src=False, strip_internal_attrs=True))
     except verilog.YosysError as error:
         raise SimulationError(f"{type(component).__name__} cannot be turned into Verilog: {error}") from error
+
+
+def _clear_in_loops(verilog: str) -> str:
+    """Memories of zeros cleared in a loop, not by a statement a word: a large one would take minutes to compile."""
+
+    def loop(found: re.Match[str]) -> str:
+        name, count = found["name"], found[0].count("\n") - 2
+        zeros = f"  integer {name}_word;\n  initial for ({name}_word = 0; {name}_word < {count}; "
+        return f"{zeros}{name}_word = {name}_word + 1) {name}[{name}_word] = 0;\n"
+
+    return _ZEROS.sub(loop, verilog)
 
 
 def _compile(folder: Path, toolchain: Toolchain, waves: bool) -> None:
