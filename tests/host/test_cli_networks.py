@@ -11,7 +11,8 @@ from command_line import invoke
 from PIL import Image
 
 from emberline.arch.presets import preset
-from emberline.cli.inspect import build_report
+from emberline.cli.float_network import is_float
+from emberline.cli.inspect import build_report, with_largest_memories
 from emberline.cli.networks import load_network
 from emberline.cli.zoo import download
 from emberline.compiler.compile import compile_graph
@@ -33,12 +34,42 @@ def test_inspect_counts_what_the_graph_has(capfd: Capture) -> None:
     assert report["layers"][-1]["where"] == "host"
 
 
-def test_inspect_is_close_to_what_compiling_predicts() -> None:
-    graph = read_tflite(PACKAGE_FOLDER / "ember_cifar10.tflite")
-    architecture = preset("ulx3s-85f")
-    estimate = build_report(graph, architecture)["estimated_cycles"]
-    predicted = compile_graph(graph, architecture).predicted_cycles
-    assert 0.85 * predicted < estimate < 1.15 * predicted
+@pytest.mark.parametrize("name", ["ember_cifar10", "resnet8", "vww_96", "mobilenet_v1_025"])
+def test_inspect_gives_every_predicted_cycle_to_a_layer(name: str, data_folder: Path) -> None:
+    graph, architecture = load_network(name).need_graph("testing"), preset("ulx3s-85f")
+    report = build_report(graph, architecture)
+    program = compile_graph(graph, architecture if report["fits"] else with_largest_memories(architecture))
+    assert report["predicted_cycles"] == program.predicted_cycles
+    assert sum(row["cycles"] or 0 for row in report["layers"]) == program.predicted_cycles
+    assert sum(row["weight_bytes"] for row in report["layers"]) == len(program.weights) == report["weight_bytes"]
+    cycles = {layer.name: layer.cycles for layer in program.layers}
+    assert all(cycles[row["name"]] == row["cycles"] for row in report["layers"] if row["name"] in cycles)
+    assert report["fits"] == (report["why_not"] is None) == (report["weight_bytes"] <= architecture.weight_bytes)
+
+
+def test_inspect_names_what_an_addition_is_computed_behind(data_folder: Path) -> None:
+    report = build_report(load_network("resnet8").need_graph("testing"), preset("ulx3s-85f"))
+    behind = [row for row in report["layers"] if row["behind"]]
+    assert [row["kind"] for row in behind] == ["Add"] * 3
+    assert all(row["cycles"] == 0 for row in behind)
+
+
+def test_inspect_of_a_float_network_is_that_of_its_int8_one(capfd: Capture, tmp_path: Path, photographs: Path) -> None:
+    model, output = float_model(tmp_path / "float.onnx"), tmp_path / "int8.onnx"
+    finished = invoke(capfd, "inspect", model, "--json")
+    assert "is float: quantise it first (emberline quantize" in finished.err
+    arguments = ("--calibration", photographs, "--preprocess", PREPROCESS, "-o", output)
+    assert invoke(capfd, "quantize", model, *arguments).status == 0
+    expected = invoke(capfd, "inspect", output, "--json").json()
+    assert expected["quantised"] and not finished.json()["quantised"]
+    for key in ("macs", "parameters", "predicted_cycles", "weight_bytes", "largest_activation_bytes"):
+        assert finished.json()[key] == expected[key]
+
+
+def test_float_networks_are_recognised(data_folder: Path) -> None:
+    assert is_float(str(data_folder / "squeezenet_v1.0_deep_compression" / "compressed_SqueezeNet.net"))
+    assert is_float("face_ultralight")
+    assert not is_float("zynqnet") and not is_float("no such file")
 
 
 def test_inspect_prints_a_table(capfd: Capture) -> None:
@@ -54,6 +85,7 @@ def test_inspect_says_why_a_layer_is_unsupported() -> None:
     report = build_report(graph, preset("ulx3s-85f"))
     assert not report["supported"]
     assert report["layers"][0]["unsupported"] == "Upsample has no hardware yet"
+    assert report["predicted_cycles"] is None
 
 
 # --- zoo

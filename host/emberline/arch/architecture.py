@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 PARAMETER_BYTES = 10
 """Bytes of requantisation parameters per output channel (`emberline.arch.isa.PARAMETERS`)."""
 
+LARGEST_DEPTHS = {"activation_depth_words": 1 << 17, "weight_depth_words": 1 << 16, "program_depth_words": 1 << 16}
+"""The deepest memories that a program can address."""
+
 FAMILIES = ("generic", "ecp5", "ice40", "gowin")
 """Whose primitives the gateware can multiply with; ``generic`` leaves the choice to the tools."""
 
@@ -76,9 +79,9 @@ class Architecture:
             if not _power_of_two(value) or not low <= value <= high:
                 raise ValueError(f"{field} must be a power of two in {low}..{high}, not {value}")
         for field, low, high in (
-            ("activation_depth_words", 16, 1 << 17),
-            ("weight_depth_words", 16, 1 << 16),
-            ("program_depth_words", 64, 1 << 16),
+            ("activation_depth_words", 16, LARGEST_DEPTHS["activation_depth_words"]),
+            ("weight_depth_words", 16, LARGEST_DEPTHS["weight_depth_words"]),
+            ("program_depth_words", 64, LARGEST_DEPTHS["program_depth_words"]),
             ("clock_hz", 1_000_000, 1_000_000_000),
             ("uart_baud", 300, self.clock_hz // 4),
         ):

@@ -12,6 +12,7 @@ from emberline.cli.networks import Network
 from emberline.driver.images import list_folder, load_pixels
 from emberline.driver.preprocessing import Preprocessing
 from emberline.errors import EmberlineError, ImageError, ModelError
+from emberline.model.graph import Graph
 from emberline.zoo import ZOO, Reader, ZooEntry, find_by_contents
 
 
@@ -58,6 +59,33 @@ def quantised_network(entry: ZooEntry, images: Path, folder: Path) -> Network:
     quantise(source, path, images, preprocessing, Options(outputs=entry.outputs))
     graph = read_onnx(path.read_bytes(), entry.name)
     return Network(entry.name, path, graph, None, entry.class_names(), entry.preprocessing, entry.label_offset)
+
+
+def is_float(model: str) -> bool:
+    """Whether a zoo name or a model file is a float network. Whatever cannot be read is not."""
+    from emberline.cli.networks import is_onnx
+    from emberline.quantiser.preparation import is_quantised
+
+    entry = find_entry(model)
+    if entry is not None:
+        return entry.reader.is_float
+    path = Path(model)
+    return path.is_file() and is_onnx(path) and not is_quantised(path)
+
+
+def quantised_for_its_shapes(source: Path, name: str, outputs: tuple[str, ...]) -> Graph:
+    """The graph of a float network quantised after one frame of noise: right in everything but its numbers."""
+    from emberline.compiler.frontends.onnx_reader import read_onnx
+    from emberline.quantiser.calibration import Method
+    from emberline.quantiser.preparation import fixed_input, load_float_model
+    from emberline.quantiser.static import Options, quantise
+
+    _, (height, width, channels) = fixed_input(load_float_model(source, outputs))
+    noise = np.random.default_rng(0).normal(0, 1, (1, channels, height, width)).astype(np.float32)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        quantise(source, path, [noise], Preprocessing(), Options(Method.MINMAX, outputs=outputs))
+        return read_onnx(path.read_bytes(), name)
 
 
 def float_accuracy(model: str, images: Path, preprocess: str | None, limit: int | None = None) -> tuple[float, float]:

@@ -1,7 +1,14 @@
-"""``emberline inspect``: a network layer by layer, and what keeps it from running, before anything is compiled."""
+"""``emberline inspect``: a network layer by layer, and what keeps it from running, without writing a program.
+
+Cycles are the compiler's prediction, exactly. A network that the machine cannot hold is predicted for the same machine
+with the largest memories there are; one with layers that cannot run layer by layer, each as a network of its own.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,56 +17,141 @@ from emberline.cli import console
 
 if TYPE_CHECKING:
     from emberline.arch.architecture import Architecture
+    from emberline.arch.program import LayerReport
     from emberline.model.graph import Graph, Layer
 
 
 def register(app: typer.Typer) -> None:
-    app.command(name="inspect", help="Print a network's layers, and which of them cannot run, without compiling.")(
-        inspect
-    )
+    app.command(name="inspect", help="Print a network's layers, their cycles, and which of them cannot run.")(inspect)
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A .tflite or .onnx file or a name from the zoo.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A .tflite, .onnx or .net file, int8 or float, or a zoo name.")
+    ],
     arch: Annotated[str, typer.Option(help="An architecture preset; `emberline info` lists them.")] = "ulx3s-85f",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
+    from emberline.cli.float_network import is_float
     from emberline.cli.networks import find_architecture, load_network
 
-    network = load_network(model)
-    report = build_report(network.need_graph("inspecting"), find_architecture(arch))
+    architecture = find_architecture(arch)
+    floating = is_float(model)
+    graph = float_graph(model) if floating else load_network(model).need_graph("inspecting")
+    report = {**build_report(graph, architecture), "quantised": not floating}
     if as_json:
         console.print_json(report)
     else:
         print_report(report)
+    if floating:
+        console.note(f"{model} is float: quantise it first (emberline quantize {model} ...); this is what it becomes")
+
+
+def float_graph(model: str) -> Graph:
+    """What a float network becomes when it is quantised; its scales are arbitrary, as nothing is calibrated."""
+    from emberline.cli.float_network import find_entry, find_float_model, quantised_for_its_shapes
+
+    entry = find_entry(model)
+    with TemporaryDirectory() as folder:
+        source = find_float_model(model, entry, Path(folder))
+        name = entry.name if entry else Path(model).stem
+        return quantised_for_its_shapes(source, name, entry.outputs if entry else ())
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What compiling says of a network's layers.
+
+    Parameters:
+        cycles, weight_bytes: by the layers' names; a layer that is computed behind another one takes none of its own.
+        behind: the layer behind whose convolution such a layer is computed.
+        total: cycles of a frame; ``None`` where the network as a whole cannot be compiled.
+        fits: why the machine cannot hold or run it, or ``None``.
+    """
+
+    cycles: dict[str, int]
+    weight_bytes: dict[str, int]
+    behind: dict[str, str]
+    total: int | None
+    fits: str | None
+
+
+def predict_layers(graph: Graph, architecture: Architecture) -> Prediction:
+    """Compile the network, or as much of it as can be compiled, and see what each layer takes."""
+    from emberline.compiler.compile import compile_graph
+    from emberline.errors import CompileError
+
+    reason = None
+    for machine in (architecture, with_largest_memories(architecture)):
+        try:
+            program = compile_graph(graph, machine)
+        except CompileError as error:
+            reason = reason or str(error)
+            continue
+        return _collect(graph, list(program.layers), program.predicted_cycles, reason)
+    reports: list[LayerReport] = []
+    for layer in graph.layers:
+        try:
+            alone = compile_graph(_alone(graph, layer), with_largest_memories(architecture))
+        except (CompileError, ValueError):
+            continue
+        reports.extend(alone.layers)
+    return _collect(graph, reports, None, reason)
+
+
+def with_largest_memories(architecture: Architecture) -> Architecture:
+    """The same lanes with as much memory as an architecture can have."""
+    from emberline.arch.architecture import LARGEST_DEPTHS
+
+    sizes: dict[str, Any] = LARGEST_DEPTHS
+    return replace(architecture, name=f"{architecture.name} with the largest memories", **sizes)
+
+
+def _collect(graph: Graph, reports: list[LayerReport], total: int | None, fits: str | None) -> Prediction:
+    """Steps of the compiler given to the graph's layers: by name, or by the name that theirs begins with."""
+    names = sorted((layer.name for layer in graph.layers), key=len, reverse=True)
+    found = Prediction({}, {}, {}, total, fits)
+    for report in reports:
+        owner = next((name for name in names if report.name.startswith(name)), None)
+        if owner is None:
+            continue
+        found.cycles[owner] = found.cycles.get(owner, 0) + report.cycles
+        found.weight_bytes[owner] = found.weight_bytes.get(owner, 0) + report.weight_bytes
+        rest = report.name.removeprefix(owner)
+        found.behind.update({name: owner for name in names if rest == f" + {name}"})
+    return found
 
 
 def build_report(graph: Graph, architecture: Architecture) -> dict[str, Any]:
     """The JSON document of ``emberline inspect``."""
-    rows = [_row(graph, layer, architecture) for layer in graph]
-    cycles = sum(row["estimated_cycles"] or 0 for row in rows)
+    prediction = predict_layers(graph, architecture)
+    rows = [_row(graph, layer, architecture, prediction) for layer in graph]
+    cycles = prediction.total
     macs = graph.macs()
     return {
         "network": graph.name,
         "arch": architecture.name,
         "macs": macs,
         "parameters": graph.parameter_count,
-        "estimated_cycles": cycles,
-        "utilisation": macs / (cycles * architecture.multipliers) if cycles else 0.0,
+        "predicted_cycles": cycles,
+        "utilisation": macs / (cycles * architecture.multipliers) if cycles else None,
         "weight_bytes": sum(row["weight_bytes"] for row in rows),
         "weight_bytes_available": architecture.weight_bytes,
         "largest_activation_bytes": max(row["activation_bytes"] for row in rows),
         "activation_bytes_available": architecture.activation_bytes,
         "supported": all(row["unsupported"] is None for row in rows),
+        "fits": prediction.fits is None,
+        "why_not": prediction.fits,
         "layers": rows,
     }
 
 
-def _row(graph: Graph, layer: Layer, architecture: Architecture) -> dict[str, Any]:
+def _row(graph: Graph, layer: Layer, architecture: Architecture, prediction: Prediction) -> dict[str, Any]:
     maps = graph.feature_maps
     macs = graph.macs(layer)
     on_host = layer in graph.host_layers
-    cycles = None if on_host else estimated_cycles(graph, layer, architecture)
+    unsupported = None if on_host else why_unsupported(graph, layer, architecture)
+    cycles = None if on_host or unsupported else prediction.cycles.get(layer.name, 0)
     involved = dict.fromkeys((*layer.inputs, layer.output))
     return {
         "name": layer.name,
@@ -69,11 +161,12 @@ def _row(graph: Graph, layer: Layer, architecture: Architecture) -> dict[str, An
         "output": list(maps[layer.output].shape),
         "macs": macs,
         "parameters": layer.parameter_count,
-        "weight_bytes": 0 if on_host else _weight_bytes(graph, layer, architecture),
+        "weight_bytes": prediction.weight_bytes.get(layer.name, 0),
         "activation_bytes": sum(_stored_bytes(maps[name].shape, architecture) for name in involved),
-        "estimated_cycles": cycles,
+        "cycles": cycles,
+        "behind": prediction.behind.get(layer.name),
         "utilisation": macs / (cycles * architecture.multipliers) if cycles else None,
-        "unsupported": None if on_host else why_unsupported(graph, layer, architecture),
+        "unsupported": unsupported,
     }
 
 
@@ -84,55 +177,26 @@ def why_unsupported(graph: Graph, layer: Layer, architecture: Architecture) -> s
     """
     from emberline.compiler.checks import check_graph
     from emberline.compiler.legalise import legalise
+    from emberline.compiler.narrow import narrow_maxima
+    from emberline.compiler.steps import plan_steps
     from emberline.errors import CompileError, ModelError
-    from emberline.model.graph import Graph
 
-    maps = {name: graph.feature_maps[name] for name in (*layer.inputs, layer.output)}
     try:
-        alone = Graph(graph.name, tuple(dict.fromkeys(layer.inputs)), (layer.output,), (layer,), maps)
-        legal = legalise(alone)
+        legal = narrow_maxima(legalise(_alone(graph, layer)))
         if len(legal.inputs) == 1:
             check_graph(legal, architecture)
+            plan_steps(legal)
     except (CompileError, ModelError) as error:
         return str(error).removeprefix(f"layer '{layer.name}': ")
     return None
 
 
-def estimated_cycles(graph: Graph, layer: Layer, architecture: Architecture) -> int:
-    """Cycles in which the lanes take a layer's words; compiling adds what a row needs beside them.
+def _alone(graph: Graph, layer: Layer) -> Graph:
+    """A network of one layer."""
+    from emberline.model.graph import Graph
 
-    Every output pixel and group of ``lanes_out`` channels takes one cycle for each word of its window. A first layer's
-    rows are packed into words. A depthwise layer, a pool and a sum take each window once for each group of channels.
-    """
-    from emberline.model.graph import Concatenation, Convolution, Flatten, Pad, Softmax
-
-    if isinstance(layer, Concatenation | Flatten | Softmax):
-        return 0
-    source, target = graph.feature_maps[layer.inputs[0]], graph.feature_maps[layer.output]
-    groups = _up(target.channels, architecture.lanes_out)
-    pixels = target.height * target.width
-    if isinstance(layer, Convolution):
-        rows, columns = layer.kernel
-        depth = layer.weights.shape[3]
-        if layer.inputs[0] in graph.inputs and layer.groups == 1:
-            return pixels * groups * rows * _up(columns * source.channels, architecture.lanes_in)
-        return pixels * groups * rows * columns * _up(depth, architecture.lanes_in)
-    window = getattr(layer, "window", (1, 1))
-    return pixels * groups * (1 if isinstance(layer, Pad) else window[0] * window[1])
-
-
-def _weight_bytes(graph: Graph, layer: Layer, architecture: Architecture) -> int:
-    """Weights in whole words, and ten bytes of requantisation for every output channel."""
-    from emberline.arch.architecture import PARAMETER_BYTES
-    from emberline.model.graph import Convolution
-
-    if not isinstance(layer, Convolution):
-        return 0
-    words = estimated_cycles(graph, layer, architecture)
-    target = graph.feature_maps[layer.output]
-    per_pixel = words // (target.height * target.width)
-    channels = _up(target.channels, architecture.lanes_out) * architecture.lanes_out
-    return per_pixel * architecture.multipliers + channels * PARAMETER_BYTES
+    maps = {name: graph.feature_maps[name] for name in (*layer.inputs, layer.output)}
+    return Graph(graph.name, tuple(dict.fromkeys(layer.inputs)), (layer.output,), (layer,), maps)
 
 
 def _stored_bytes(shape: tuple[int, int, int], architecture: Architecture) -> int:
@@ -149,26 +213,36 @@ def print_report(report: dict[str, Any]) -> None:
     """The same for people."""
     console.print_table(
         ("layer", "operator", "input", "output", ">MACs", ">parameters", ">weight bytes", ">activation bytes",
-         ">cycles, about", ">utilisation", "where"),
+         ">cycles", ">utilisation", "where"),
         [
             (
                 row["name"], row["kind"], " + ".join("x".join(map(str, shape)) for shape in row["inputs"]),
                 "x".join(map(str, row["output"])), row["macs"], row["parameters"], row["weight_bytes"],
-                row["activation_bytes"], row["estimated_cycles"],
-                None if row["utilisation"] is None else console.percent(row["utilisation"]),
-                f"unsupported: {row['unsupported']}" if row["unsupported"] else row["where"],
+                row["activation_bytes"], row["cycles"],
+                None if row["utilisation"] is None else console.percent(row["utilisation"]), _where(row),
             )
             for row in report["layers"]
         ],
         title=f"{report['network']} on {report['arch']}",
     )  # fmt: skip
-    console.print_line(
-        f"{report['macs']:,} MACs, {report['parameters']:,} parameters; about {report['estimated_cycles']:,} cycles a "
-        f"frame, {console.percent(report['utilisation'])} of the multipliers' capacity"
-    )
+    console.print_line(f"{report['macs']:,} MACs, {report['parameters']:,} parameters")
+    if report["predicted_cycles"] is not None:
+        console.print_line(
+            f"{report['predicted_cycles']:,} cycles a frame, {console.percent(report['utilisation'])} of the "
+            "multipliers' capacity"
+        )
     console.print_line(
         f"weights {report['weight_bytes']:,} of {report['weight_bytes_available']:,} bytes; the largest layer's maps "
         f"{report['largest_activation_bytes']:,} of {report['activation_bytes_available']:,} bytes"
     )
     count = sum(row["unsupported"] is not None for row in report["layers"])
     console.print_line("every layer is supported" if not count else f"{count} layers are not supported")
+    if report["why_not"]:
+        with_more = "; with larger memories it takes the cycles above" if report["predicted_cycles"] else ""
+        console.print_line(f"it does not run on {report['arch']}: {report['why_not']}{with_more}")
+
+
+def _where(row: dict[str, Any]) -> str:
+    if row["unsupported"]:
+        return f"unsupported: {row['unsupported']}"
+    return f"behind {row['behind']}" if row["behind"] else str(row["where"])

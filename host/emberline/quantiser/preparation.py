@@ -50,6 +50,16 @@ def load_float_model(path: Path, outputs: Sequence[str] = ()) -> Any:
         raise ModelError(f"{path}: {error}") from error
 
 
+def is_quantised(path: Path) -> bool:
+    """Whether a file is a quantised ONNX model; true for what is none, which its reader will say."""
+    onnx = import_onnx()
+    try:
+        model = onnx.load_model(path, load_external_data=False)
+    except Exception:  # protobuf's DecodeError, which has no type information
+        return True
+    return not model.graph.node or any(node.op_type in _QUANTISED for node in model.graph.node)
+
+
 def fixed_input(model: Any) -> tuple[str, tuple[int, int, int]]:
     """Name and ``(height, width, channels)`` of the only input. Raises ``ModelError`` for another number or shape."""
     constants = {each.name for each in model.graph.initializer}
