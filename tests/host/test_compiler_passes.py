@@ -14,13 +14,14 @@ from random_graphs import Limits, graphs
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import LOOP_DEPTH, Opcode
 from emberline.arch.listing import decode, encode
-from emberline.compiler.allocate import allocate, lifetimes
+from emberline.compiler.allocate import allocate
 from emberline.compiler.compile import plan_places
 from emberline.compiler.division import divide_by
 from emberline.compiler.loops import Token, fold
 from emberline.compiler.lower import lower
 from emberline.compiler.rounding import plan_scaling, sum_range
 from emberline.compiler.rows import Layout, Parameters, Role, Schedule
+from emberline.compiler.schedule.rings import row_lives
 from emberline.compiler.weights import Kernel, fold_parameters, pack_parameters, plan_runs
 from emberline.errors import CompileError
 from emberline.model.graph import Convolution, Graph
@@ -31,7 +32,10 @@ LIMITS = Limits(heads=2, single_rounding=False, depthwise=True)
 
 
 def schedule_of(graph: Graph, architecture: Architecture = MACHINE) -> Schedule:
-    return lower(graph, *plan_places(graph, architecture), architecture)
+    """Layer by layer."""
+    steps, places = plan_places(graph, architecture)
+    rows = lower(graph, steps, places, architecture)
+    return Schedule([each for step in rows for each in step.operations], places.frame, places.storages)
 
 
 # --- division
@@ -157,45 +161,59 @@ def test_rows_of_a_layer_make_one_loop() -> None:
 
 @given(graphs(LIMITS), st.sampled_from([(4, 4), (8, 4), (16, 8)]))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_live_storages_never_overlap(graph: Graph, lanes: tuple[int, int]) -> None:
+def test_live_rows_never_overlap(graph: Graph, lanes: tuple[int, int]) -> None:
     architecture = Architecture("test", *lanes, activation_depth_words=32768, weight_depth_words=64)
     schedule = schedule_of(graph, architecture)
     allocate(schedule, architecture)
     groups = architecture.groups_per_word
     always = [each for each in schedule.storages if each.role is Role.RESULT] + [schedule.frame]
-    lives = lifetimes(schedule)
-    together = [(a.storage, b.storage) for a, b in combinations(lives, 2) if a.meets(b)]
-    together += [(life.storage, other) for life in lives for other in always]
-    together += list(combinations(always, 2))
-    for a, b in together:
+    always_words = {id(each): range(each.start, each.start + each.words * groups) for each in always}
+    lives = row_lives(schedule.operations)
+    owner: dict[int, list[tuple[int, int]]] = {}
+    for storage, rows in lives.items():
+        for row, (born, dies) in enumerate(zip(rows.born, rows.dies, strict=True)):
+            first = storage.start + row * storage.row_words * groups
+            if born <= dies:
+                assert not any(first in taken for taken in always_words.values())
+                for group in range(first, first + storage.row_words * groups):
+                    assert all(dies < b or d < born for b, d in owner.get(group, [])), (storage, row)
+                    owner.setdefault(group, []).append((int(born), int(dies)))
+    for a, b in combinations(always, 2):
         assert a.start + a.words * groups <= b.start or b.start + b.words * groups <= a.start, (a, b)
     for storage in (*schedule.storages, schedule.frame):
         assert storage.start % groups == 0
         assert storage.start >= 0 and storage.start + storage.words * groups <= architecture.activation_depth_groups
-    assert len({id(life.storage) for life in lives}) + len(always) - 1 == len(schedule.storages)
+    assert len(lives) + len(always) - 1 == len(schedule.storages)
 
 
-def test_dead_maps_make_room() -> None:
-    """A long chain needs two maps at a time, a sum in place no third one."""
+def test_dead_rows_make_room() -> None:
+    """A map that is written takes the place of rows that have been read; in a long chain two maps take turns."""
+    net = Network(8, 8, 4)
+    x = net.convolution("input", 8, (1, 1))
+    x = net.convolution(x, 8, (3, 3), padding=same(3))
+    net.convolution(x, 1, (8, 8))
+    assert heap_rows(net.graph()) == 8 + 2
+
     net = Network(8, 8, 4)
     x = net.convolution("input", 8, (1, 1))
     for _ in range(5):
         x = net.convolution(x, 8, (3, 3), padding=same(3))
     net.convolution(x, 1, (8, 8))
-    schedule = schedule_of(net.graph())
-    allocate(schedule, MACHINE)
-    used = {(each.start, each.start + each.words * 2) for each in schedule.storages if each.role is Role.MAP}
-    assert len(used) == 2
+    assert heap_rows(net.graph()) == 8 + 8
 
     net = Network(8, 8, 4)
     x = net.convolution("input", 8, (1, 1))
     for _ in range(3):
         x = net.add(x, net.convolution(net.convolution(x, 8, (3, 3), padding=same(3)), 8, (3, 3), padding=same(3)))
     net.convolution(x, 1, (8, 8))
-    schedule = schedule_of(net.graph())
-    allocate(schedule, MACHINE)
-    used = {(each.start, each.start + each.words * 2) for each in schedule.storages if each.role is Role.MAP}
-    assert len(used) == 2
+    assert heap_rows(net.graph()) == 8 + 8
+
+
+def heap_rows(graph: Graph) -> int:
+    schedule = schedule_of(graph)
+    assert allocate(schedule, MACHINE) == 0
+    maps = [each for each in schedule.storages if each.role is Role.MAP]
+    return (max(each.start + each.words * 2 for each in maps) - min(each.start for each in maps)) // (8 * 2)
 
 
 def test_frame_ring_holds_two_frames_if_there_is_room() -> None:

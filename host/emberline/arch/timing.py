@@ -7,7 +7,7 @@ unless a row waits for its fetch, for a fence, or for the row before the last to
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -205,11 +205,11 @@ def combines_in_flight(architecture: Architecture, earlier: PooledRow, later: Po
     return True
 
 
-def _taps(row: dict[str, int]) -> int:
+def _taps(row: Mapping[str, int]) -> int:
     return row["kernel_rows"] * row["kernel_columns"] * row["channel_words"]
 
 
-def _columns_after_last(row: dict[str, int]) -> int:
+def _columns_after_last(row: Mapping[str, int]) -> int:
     """Columns of a pooled ROW that belong to no window: the last maximum is written before they are computed."""
     if not row["pool"]:
         return 0
@@ -217,7 +217,7 @@ def _columns_after_last(row: dict[str, int]) -> int:
     return max(0, row["columns"] - 1 - last)
 
 
-def row_cycles(architecture: Architecture, row: dict[str, int]) -> int:
+def row_cycles(architecture: Architecture, row: Mapping[str, int]) -> int:
     """Cycles in which a ROW walks its taps, from the one after it was taken to its last tap."""
     parameters = _parameter_cycles(architecture, bool(row["depthwise"]))
     return row["groups"] * (parameters + row["columns"] * (row["idle"] + _taps(row)))
@@ -252,7 +252,7 @@ class Spent:
         return Spent(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
 
-def walked(architecture: Architecture, row: dict[str, int]) -> Spent:
+def walked(architecture: Architecture, row: Mapping[str, int]) -> Spent:
     """The cycles that a ROW takes if it waits for nothing: ``row_cycles`` and the hand-over, with a depthwise tail."""
     taps = _taps(row)
     results = row["groups"] * row["columns"]
@@ -275,36 +275,58 @@ class FrameTiming:
         return {address: spent.total for address, spent in self.spent.items()}
 
 
+class FrameClock:
+    """Follows one frame, instruction by instruction in the order of execution, from BEGIN on."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.architecture = architecture
+        self._request = 1  # the cycle in which the next instruction's address is at the memory; BEGIN passes at 0
+        self._end = -1  # last cycle of the ROW before
+        self._written = (-2, -2)  # last write of the two ROWs before
+
+    def pass_one(self) -> None:
+        """An instruction that is no ROW."""
+        self._request += HEAD_CYCLES + EXECUTE_CYCLES
+
+    def row(self, row: Mapping[str, int]) -> Spent:
+        """A ROW, with the fields of its POOL if it has one: its cycles from the end of the ROW before."""
+        operands = 3 if row["add"] or row["pool"] else 2
+        ready = self._request + HEAD_CYCLES + isa.row_word_count(row) - 1 + operands + POINTER_CYCLES
+        cleared = self._written[1] if row["fence"] else self._written[0]
+        taken = max(ready + 1, self._end + 1, cleared + 2)
+        fetch = max(0, ready - self._end)
+        walk = walked(self.architecture, row)
+        spent = Spent(fetch=fetch, drain=taken - self._end - 1 - fetch) + walk
+        end = taken + row_cycles(self.architecture, row)
+        add, copy, depthwise = (bool(row.get(name, 0)) for name in ("add", "copy", "depthwise"))
+        latency = write_latency(self.architecture, add=add, copy=copy, depthwise=depthwise)
+        last = end - _columns_after_last(row) * (row["idle"] + _taps(row)) + latency
+        self._written = (self._written[1], last)
+        self._end = end + (depthwise_tail(self.architecture) if depthwise else 0)
+        self._request = taken + 1
+        return spent
+
+    def end(self) -> tuple[int, int]:
+        """The frame's cycles, and how many of them follow its last ROW's taps. END has been passed."""
+        cycles = max(self._request, self._written[1] + 1)
+        return cycles, cycles - self._end - 1
+
+
 def predict(architecture: Architecture, words: Sequence[int]) -> FrameTiming:
     """The cycles of one frame. ``ValueError`` if the program has no BEGIN, no END or no ROW."""
-    request = 1  # the cycle in which the next instruction's address is at the memory; BEGIN passes at 0
-    end = -1  # last cycle of the ROW before
-    written = [-2, -2]  # last write of the two ROWs before
+    clock = FrameClock(architecture)
     current: int | None = None
     spent: dict[int, Spent] = {}
     for address, opcode, row in _executed(words):
-        if opcode is not Opcode.ROW:
-            request += HEAD_CYCLES + EXECUTE_CYCLES
-            continue
-        operands = 3 if row["add"] or row["pool"] else 2
-        ready = request + HEAD_CYCLES + isa.row_word_count(row) - 1 + operands + POINTER_CYCLES
-        cleared = written[1] if row["fence"] else written[0]
-        taken = max(ready + 1, end + 1, cleared + 2)
-        fetch = max(0, ready - end)
-        waited = Spent(fetch=fetch, drain=taken - end - 1 - fetch)
-        current = address
-        spent[current] = spent.get(current, Spent()) + waited + walked(architecture, row)
-        end = taken + row_cycles(architecture, row)
-        add, copy, depthwise = (bool(row.get(name, 0)) for name in ("add", "copy", "depthwise"))
-        latency = write_latency(architecture, add=add, copy=copy, depthwise=depthwise)
-        written = [written[1], end - _columns_after_last(row) * (row["idle"] + _taps(row)) + latency]
-        end += depthwise_tail(architecture) if depthwise else 0
-        request = taken + 1
+        if opcode is Opcode.ROW:
+            current = address
+            spent[current] = spent.get(current, Spent()) + clock.row(row)
+        else:
+            clock.pass_one()
     if current is None:
         raise ValueError("the program has no ROW between BEGIN and END")
-    # END is being fetched since ``request``; the loop above counted it like any other instruction.
-    cycles = max(request, written[1] + 1)
-    spent[current] += Spent(drain=cycles - end - 1)
+    cycles, drain = clock.end()
+    spent[current] += Spent(drain=drain)
     return FrameTiming(cycles, spent)
 
 

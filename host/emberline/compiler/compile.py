@@ -8,14 +8,14 @@ from typing import Any
 from emberline.arch.architecture import Architecture
 from emberline.arch.program import HostLayer, InputMap, LayerReport, MapInfo, OutputMap, Program, Region
 from emberline.arch.timing import Spent, predict
-from emberline.compiler.allocate import allocate
 from emberline.compiler.checks import check_graph, kib, refuse
 from emberline.compiler.emit import Emission, emit
 from emberline.compiler.legalise import legalise
 from emberline.compiler.lower import lower
 from emberline.compiler.narrow import narrow_maxima
 from emberline.compiler.placement import FramePacking, MisalignedSumError, Places, place
-from emberline.compiler.rows import Role, Schedule
+from emberline.compiler.rows import Role, Schedule, StepRows
+from emberline.compiler.schedule.plan import plan_schedule
 from emberline.compiler.steps import Step, plan_steps
 from emberline.compiler.weights import WeightImage
 from emberline.model.graph import FeatureMap, Graph, Softmax
@@ -40,9 +40,9 @@ def compile_graph(
     graph = narrow_maxima(legalise(graph))
     check_graph(graph, architecture)
     steps, places = plan_places(graph, architecture)
-    schedule = lower(graph, steps, places, architecture)
-    image, weight_bytes = pack_weights(schedule, architecture)
-    allocate(schedule, architecture)
+    rows = lower(graph, steps, places, architecture)
+    image, weight_bytes = pack_weights(rows, architecture)
+    schedule = plan_schedule(rows, places, architecture)
     zero = graph.feature_maps[graph.inputs[0]].quantisation.zero_point
     emission = emit(schedule, places.packing, zero, image, architecture)
     timing = predict(architecture, emission.words)
@@ -76,12 +76,12 @@ def plan_places(graph: Graph, architecture: Architecture) -> tuple[list[Step], P
             whole_sums |= {str(error)}
 
 
-def pack_weights(schedule: Schedule, architecture: Architecture) -> tuple[WeightImage, dict[str, int]]:
+def pack_weights(steps: Sequence[StepRows], architecture: Architecture) -> tuple[WeightImage, dict[str, int]]:
     """The weight image, and the bytes that each layer added to it; ``CompileError`` where they are too many."""
     image = WeightImage(architecture)
     added: dict[str, int] = {}
     crossing = ""
-    for operation in schedule.operations:
+    for operation in (operation for step in steps for operation in step.operations):
         before = len(image.data)
         image.add_weights(operation.weights)
         image.add_parameters(operation.parameters)

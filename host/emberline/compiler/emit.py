@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import POINTER_COUNT, Opcode
 from emberline.arch.listing import encode
-from emberline.compiler.allocate import plan_frame_rows
 from emberline.compiler.checks import kib, refuse
 from emberline.compiler.hazards import idle_cycles, plan_fences
 from emberline.compiler.loops import Token, fold
 from emberline.compiler.placement import FramePacking
-from emberline.compiler.rows import Access, Role, RowOperation, Schedule, Storage
+from emberline.compiler.rows import Access, Role, Schedule, Storage
+from emberline.compiler.schedule.frame import plan_frame_rows
 from emberline.compiler.weights import WeightImage
 
 
@@ -94,7 +94,7 @@ class _Emitter:
         """The pointers' lives in order of their beginning, each with a register."""
         found: dict[tuple[int, str, int], _Chain] = {}
         for index, operation in enumerate(self.operations):
-            for role, access in _accesses(operation):
+            for role, access in operation.accesses:
                 key = (operation.step, role, id(access.storage))
                 chain = found.setdefault(key, _Chain(access.storage, role))
                 chain.users.append(index)
@@ -240,19 +240,14 @@ _PLAIN_FIELDS = (
 )  # fmt: skip
 
 
-def _accesses(operation: RowOperation) -> list[tuple[str, Access]]:
-    roles = ("source", "target", "residual", "copy")
-    accesses = (operation.source, operation.target, operation.residual, operation.copy)
-    return [(role, access) for role, access in zip(roles, accesses, strict=True) if access is not None]
-
-
 def plan_waits(schedule: Schedule) -> None:
     """Set the operations' frame rows to wait for and to release, and the first one that touches the result.
 
     A ring that holds a whole frame is waited for once, by BEGIN; a smaller one row by row.
     """
     whole = schedule.frame.ring_rows >= schedule.frame.height
-    for operation, (waits, releases) in zip(schedule.operations, plan_frame_rows(schedule), strict=True):
+    plan = plan_frame_rows(schedule.operations, schedule.frame.height)
+    for operation, (waits, releases) in zip(schedule.operations, plan, strict=True):
         operation.wait_rows = 0 if whole else waits
         operation.release_rows = releases
         operation.hold_result = False

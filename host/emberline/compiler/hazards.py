@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import NamedTuple
 
 from emberline.arch.architecture import Architecture
@@ -27,11 +28,12 @@ def plan_fences(schedule: Schedule, architecture: Architecture) -> None:
     earlier: RowOperation | None = None
     for operation in schedule.operations:
         if earlier is not None:
-            operation.fence = _needs_fence(earlier, operation, architecture)
+            operation.fence = needs_fence(earlier, operation, architecture)
         earlier = operation
 
 
-def _needs_fence(earlier: RowOperation, operation: RowOperation, architecture: Architecture) -> bool:
+def needs_fence(earlier: RowOperation, operation: RowOperation, architecture: Architecture) -> bool:
+    """Whether ``operation``, which follows ``earlier``, must wait until that has written everything."""
     if (operation.addition is None) != (earlier.addition is None):
         return True
     reads, writes = read_ranges(operation, architecture), write_ranges(earlier, architecture)
@@ -84,6 +86,22 @@ def idle_cycles(operation: RowOperation, architecture: Architecture) -> int:
         1 if pooling is None else pooling.pool_stride,
         operation.depthwise,
     )
+
+
+def timing_fields(operation: RowOperation, architecture: Architecture) -> dict[str, int]:
+    """The fields of the ROW that its time follows from, without a fence."""
+    fields = {
+        "add": int(operation.addition is not None),
+        "pool": int(operation.pooling is not None),
+        "depthwise": int(operation.depthwise),
+        "fence": 0,
+        "idle": idle_cycles(operation, architecture),
+    }
+    fields |= {name: getattr(operation, name) for name in _SHAPE}
+    return fields | (asdict(operation.pooling) if operation.pooling is not None else {})
+
+
+_SHAPE = ("kernel_rows", "kernel_columns", "channel_words", "columns", "groups")
 
 
 def _overlap(a: Span, b: Span) -> bool:

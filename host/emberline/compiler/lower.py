@@ -1,8 +1,7 @@
-"""Pass: steps become row operations. Layer by layer for now; the order is decided in ``lower`` alone."""
+"""Pass: steps become row operations; their order across steps is decided by the schedule."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +12,7 @@ from emberline.compiler.depthwise import as_depthwise, plan_depthwise
 from emberline.compiler.division import divide_by
 from emberline.compiler.placement import FramePacking, Places
 from emberline.compiler.rounding import Scaling, plan_scaling
-from emberline.compiler.rows import Access, Addition, Parameters, Placement, Pooling, Role, RowOperation, Schedule
+from emberline.compiler.rows import Access, Addition, Parameters, Placement, Pooling, Role, RowOperation, StepRows
 from emberline.compiler.steps import Step, ends_crowded
 from emberline.compiler.weights import Kernel, Run, fold_parameters, plan_runs
 from emberline.model.graph import INT8_MAX, INT8_MIN, NO_PADDING, AveragePool, Convolution, Graph, MaxPool, Pad, Padding
@@ -66,6 +65,11 @@ class Placing:
     copy: int = 0
 
 
+def shares_rows(pool: MaxPool) -> bool:
+    """Whether no row belongs to more than two windows."""
+    return pool.window[0] <= pool.stride[0] + 1
+
+
 def plan_pool(pool: MaxPool, rows: int, pooled_rows: int) -> list[Placing]:
     """The computed rows of a maximum in their order, for ``rows`` rows and ``pooled_rows`` of the result.
 
@@ -80,11 +84,12 @@ def plan_pool(pool: MaxPool, rows: int, pooled_rows: int) -> list[Placing]:
     placings: list[Placing] = []
     begun = -1
     for index, window in enumerate(windows):
-        shared = height <= stride + 1
         for row in window:
             if begun == row:
                 continue
-            copies = shared and row == window[-1] and index + 1 < pooled_rows and windows[index + 1][0] == row
+            copies = (
+                shares_rows(pool) and row == window[-1] and index + 1 < pooled_rows and windows[index + 1][0] == row
+            )
             placings.append(Placing(row, index, row != window[0], copies, index + 1))
             begun = row if copies else begun
     return _aim_copies(placings)
@@ -100,14 +105,13 @@ def _aim_copies(placings: list[Placing]) -> list[Placing]:
     return aimed[::-1]
 
 
-def lower(graph: Graph, steps: list[Step], places: Places, architecture: Architecture) -> Schedule:
-    """All row operations, in the order of the steps; the rows of a step from the top."""
-    operations: list[RowOperation] = []
+def lower(graph: Graph, steps: list[Step], places: Places, architecture: Architecture) -> list[StepRows]:
+    """The row operations of every step, the rows of each from the top."""
+    lowered = []
     for index, step in enumerate(steps):
         window = describe_window(graph, step, places, architecture)
-        lowering = _StepLowering(graph, step, index, window, places, architecture)
-        operations += lowering.operations()
-    return Schedule(operations, places.frame, places.storages)
+        lowered.append(_StepLowering(graph, step, index, window, places, architecture).lower())
+    return lowered
 
 
 def describe_window(graph: Graph, step: Step, places: Places, architecture: Architecture) -> Window:
@@ -220,12 +224,15 @@ class _StepLowering:
         self.residual = places.placements[step.residual] if step.residual is not None else None
         self._parameters: dict[tuple[int, ...], Parameters] = {}
 
-    def operations(self) -> Iterator[RowOperation]:
-        columns = self._column_ranges()
-        for placing in self._placings():
-            for number in range(len(self.runs)):
-                for part in columns:
-                    yield self._operation(placing, number, part)
+    def lower(self) -> StepRows:
+        parts = [(number, part) for number in range(len(self.runs)) for part in self._column_ranges()]
+        rows = [tuple(self._operation(placing, *part) for part in parts) for placing in self._placings()]
+        pitch, pool = self.window.stride[0], self.step.pool
+        if pool is None:
+            return StepRows(self.index, self.step.name, tuple(rows), pitch, 1)
+        (height, _), (stride, _) = pool.window, pool.stride
+        computed = stride if shares_rows(pool) else height
+        return StepRows(self.index, self.step.name, tuple(rows), pitch * stride, computed)
 
     def _placings(self) -> list[Placing]:
         if self.step.pool is None:

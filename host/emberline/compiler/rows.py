@@ -8,6 +8,7 @@ The list of row operations is the schedule; nothing behind it depends on how the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -182,6 +183,12 @@ class RowOperation:
     hold_result: bool = False
 
     @property
+    def accesses(self) -> list[tuple[str, Access]]:
+        """The rows that pointers point to, by their roles; the copy's only where something is copied by some row."""
+        roles = (("source", self.source), ("target", self.target), ("residual", self.residual), ("copy", self.copy))
+        return [(role, access) for role, access in roles if access is not None]
+
+    @property
     def taps(self) -> int:
         return self.kernel_rows * self.kernel_columns * self.channel_words
 
@@ -205,10 +212,48 @@ class RowOperation:
         return self.row_words == 0
 
 
+@dataclass(frozen=True, eq=False)
+class StepRows:
+    """The computed rows of a step, from the top, each with its row operations.
+
+    Parameters:
+        step, name: which step it is, and what messages call it.
+        rows: the operations of every computed row: they follow each other in any schedule.
+        source_pitch: source rows from one target row to the next.
+        rows_per_target: computed rows for each target row.
+    """
+
+    step: int
+    name: str
+    rows: tuple[tuple[RowOperation, ...], ...]
+    source_pitch: int
+    rows_per_target: int
+
+    @property
+    def operations(self) -> Iterator[RowOperation]:
+        return (operation for row in self.rows for operation in row)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Consecutive steps ``first`` to ``end`` of a schedule, whose rows are interleaved.
+
+    Parameters:
+        operations: where they begin and end in the schedule.
+        how: in words, in which order.
+    """
+
+    first: int
+    end: int
+    operations: tuple[int, int]
+    how: str
+
+
 @dataclass
 class Schedule:
-    """Row operations in execution order, and the storages they use."""
+    """Row operations in execution order, the storages that they use, and the stages that the order consists of."""
 
     operations: list[RowOperation]
     frame: Storage
     storages: list[Storage] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)

@@ -1,0 +1,41 @@
+"""When rows of the frame must be there, and when they are released."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from emberline.compiler.rows import Role, RowOperation
+
+
+def frame_rows_read(operation: RowOperation) -> range:
+    """The rows of the input map that an operation reads, first to last."""
+    if operation.source.storage.role is not Role.FRAME or operation.is_padding_only:
+        return range(0)
+    first = operation.source.row
+    return range(first, first + (operation.kernel_rows - 1) * operation.source_rows + 1)
+
+
+def plan_frame_rows(operations: Sequence[RowOperation], frame_rows: int) -> list[tuple[int, int]]:
+    """For each operation: frame rows that must be there and not released, and how many it releases.
+
+    Rows are released in order, each by the last operation that reads it; one that none reads by the first operation
+    that reads beyond it; what is left by the last reader of all.
+    """
+    reads = [frame_rows_read(operation) for operation in operations]
+    last_reader = {row: index for index, rows in enumerate(reads) for row in rows}
+    first_reader: dict[int, int] = {}
+    for index, rows in enumerate(reads):
+        for row in rows:
+            first_reader.setdefault(row, index)
+    final = max(last_reader.values(), default=len(reads) - 1)
+    releases = [0] * len(reads)
+    index = 0
+    for row in range(frame_rows):
+        beyond = next((first_reader[later] for later in range(row, frame_rows) if later in first_reader), final)
+        index = max(index, last_reader.get(row, beyond))
+        releases[index] += 1
+    plan, released = [], 0
+    for rows, count in zip(reads, releases, strict=True):
+        plan.append((max(rows.stop - released if rows else 0, count), count))
+        released += count
+    return plan

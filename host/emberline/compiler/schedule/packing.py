@@ -1,0 +1,74 @@
+"""Where storages lie: two of them may share memory as long as the rows that are alive at the same time do not meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from emberline.compiler.rows import Storage
+from emberline.compiler.schedule.rings import Extent
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Offsets in words from the bottom, and the height of the pile."""
+
+    offsets: dict[Storage, int]
+    words: int
+
+
+def pack(extents: Sequence[Extent]) -> Packing:
+    """The lowest of several orders of placing, each storage as low as it can be.
+
+    A map that is read from the top while another one is written may lie just above it: the rows that are written take
+    the place of rows that have been read.
+    """
+    orders: list[Callable[[Extent], tuple[int, ...]]] = [
+        lambda each: (-each.words, each.first),
+        lambda each: (each.first, -each.words),
+        lambda each: (-each.end, -each.words),
+        lambda each: (each.first - each.end, -each.words),
+        lambda each: (-each.words * (each.end - each.first), each.first),
+    ]
+    clearances = [[below.clearance(above) for above in extents] for below in extents]
+    packings = (_place(extents, sorted(range(len(extents)), key=lambda i: order(extents[i])), clearances)
+                for order in orders)  # fmt: skip
+    return min(packings, key=lambda packing: packing.words)
+
+
+def least_words(extents: Sequence[Extent]) -> int:
+    """What no packing can do without: the most that is alive at once."""
+    end = max((each.end for each in extents), default=0)
+    total = np.zeros(end, np.int64)
+    for each in extents:
+        total[each.first : each.end] += each.high - each.low
+    return int(total.max(initial=0))
+
+
+def _place(extents: Sequence[Extent], order: Sequence[int], clearances: Sequence[Sequence[int | None]]) -> Packing:
+    placed: dict[int, int] = {}
+    for index in order:
+        others = [other for other in placed if clearances[index][other] is not None]
+        candidates = {0}
+        for other in others:
+            candidates |= {placed[other] + _known(clearances[other][index])}
+            candidates |= {placed[other] - _known(clearances[index][other])}
+        placed[index] = min(
+            start
+            for start in candidates
+            if start >= 0
+            and all(
+                start >= placed[other] + _known(clearances[other][index])
+                or placed[other] >= start + _known(clearances[index][other])
+                for other in others
+            )
+        )
+    height = max((placed[index] + extents[index].words for index in placed), default=0)
+    return Packing({extents[index].storage: start for index, start in placed.items()}, height)
+
+
+def _known(clearance: int | None) -> int:
+    assert clearance is not None
+    return clearance

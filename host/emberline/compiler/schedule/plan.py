@@ -1,0 +1,44 @@
+"""Pass: lowered steps become a schedule with addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from emberline.arch.architecture import Architecture
+from emberline.compiler.allocate import allocate
+from emberline.compiler.checks import kib, refuse
+from emberline.compiler.placement import Places
+from emberline.compiler.rows import Role, Schedule, StepRows
+from emberline.compiler.schedule.search import Search
+
+ATTEMPTS = 12
+"""How often stages are looked for that leave more memory free, where those found cannot be packed together."""
+
+
+def plan_schedule(steps: Sequence[StepRows], places: Places, architecture: Architecture) -> Schedule:
+    """The fastest schedule that is found to fit, with all addresses.
+
+    Raises ``CompileError`` naming the layer that decides how much memory is needed.
+    """
+    search = Search(steps, places.frame, places.storages, architecture)
+    result_words = sum(storage.words for storage in places.storages if storage.role is Role.RESULT)
+    budget = architecture.activation_depth_words - result_words
+    least_missing = architecture.activation_depth_words
+    for _ in range(ATTEMPTS):
+        schedule = search.best(budget, architecture.program_depth_words) if budget > 0 else None
+        if schedule is None:
+            break
+        missing = allocate(schedule, architecture)
+        if not missing:
+            return schedule
+        least_missing = min(least_missing, missing)
+        budget = min(budget - missing, budget - budget // 64)
+    needs = search.needs()
+    words = needs.words + result_words
+    if words <= architecture.activation_depth_words:  # each stage alone has room, but not all maps together
+        words = architecture.activation_depth_words + least_missing
+    raise refuse(
+        needs.layer,
+        f"needs {kib(words * architecture.lanes_in)} of activation memory, {kib(architecture.activation_bytes)} "
+        f"available on '{architecture.name}'",
+    )

@@ -1,0 +1,127 @@
+"""Schedules found by search: rows of several steps interleaved over ring buffers give the network's own values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from graph_cases import Network, same
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from random_graphs import Limits, graphs, random_frames
+
+from emberline.arch.architecture import Architecture
+from emberline.compiler.compile import compile_graph, plan_places
+from emberline.compiler.lower import lower
+from emberline.compiler.rows import RowOperation, StepRows, Storage
+from emberline.compiler.schedule.groups import Interleaving, interleave
+from emberline.compiler.schedule.rings import row_lives, rows_read, rows_written
+from emberline.errors import CompileError
+from emberline.model.emulator import Emulator
+from emberline.model.graph import Graph
+from emberline.model.network import run
+from emberline.zoo.synthetic import squeezenet_style
+
+MACHINE = Architecture("test", 8, 4, activation_depth_words=32768, weight_depth_words=16384, program_depth_words=16384)
+LIMITS = Limits(max_size=14, max_blocks=5, heads=2, single_rounding=False, dilation=True, depthwise=True)
+ORDERS = [Interleaving(band, apart) for band in (0, 1, 3) for apart in (False, True)]
+
+
+def lowered(graph: Graph) -> list[StepRows]:
+    return lower(graph, *plan_places(graph, MACHINE), MACHINE)
+
+
+@given(graphs(LIMITS), st.sampled_from(ORDERS))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_interleaving_keeps_the_order_of_accesses_to_every_row(graph: Graph, how: Interleaving) -> None:
+    steps = lowered(graph)
+    order = interleave(steps, how)
+    plain = [operation for step in steps for operation in step.operations]
+    assert {id(each) for each in order} == {id(each) for each in plain} and len(order) == len(plain)
+    assert _histories(order) == _histories(plain)
+
+
+def _histories(operations: list[RowOperation]) -> dict[tuple[Storage, int], list[set[str]]]:
+    """For every storage row its writes in their order, and between them the steps that read it."""
+    histories: dict[tuple[Storage, int], list[set[str]]] = {}
+    for operation in operations:
+        for access in rows_read(operation):
+            histories.setdefault(access, [set()])[-1].add(f"read by {operation.step}")
+        for access in rows_written(operation):
+            past = histories.setdefault(access, [set()])
+            name = f"written by {operation.step}"
+            past += [] if name in past[-1] else [{name}]
+    return histories
+
+
+@given(graphs(LIMITS), st.sampled_from(ORDERS))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_rings_keep_every_row_until_its_last_reader(graph: Graph, how: Interleaving) -> None:
+    order = interleave(lowered(graph), how)
+    for storage, lives in row_lives(order).items():
+        ring = lives.least_ring()
+        assert 1 <= ring <= storage.height
+        used = np.flatnonzero(lives.born <= lives.dies)
+        for row in used:
+            for other in used[(used > row) & ((used - row) % ring == 0)]:
+                assert lives.born[other] > lives.dies[row], (storage.name, row, other)
+
+
+@given(graphs(LIMITS), st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_programs_of_little_memory_compute_the_same(graph: Graph, seed: int) -> None:
+    """Half of the memory as often as a schedule is found: its emulation refuses a row that is read too late."""
+    frames = random_frames(np.random.default_rng(seed), graph, 2)
+    expected = run(graph, frames, keep=True)
+    depth = MACHINE.activation_depth_words
+    while depth >= 16:
+        machine = replace(MACHINE, activation_depth_words=depth)
+        try:
+            program = compile_graph(graph, machine)
+        except CompileError:
+            return
+        emulator = Emulator(machine)
+        emulator.load(program)
+        for number, frame in enumerate(frames):
+            for name, values in emulator.run(frame).maps.items():
+                np.testing.assert_array_equal(values, expected[name][number], err_msg=name)
+        depth //= 2
+
+
+def fire_stack() -> Graph:
+    net = Network(24, 20, 3)
+    x = net.convolution("input", 16, (3, 3), stride=(2, 2))
+    for _ in range(2):
+        narrow = net.convolution(x, 8, (1, 1))
+        x = net.concatenate([net.convolution(narrow, 24, (1, 1)), net.convolution(narrow, 24, padding=same(3))])
+    net.average_pool(net.convolution(x, 10, (1, 1)), (11, 9))
+    return net.graph()
+
+
+def test_less_memory_costs_few_cycles() -> None:
+    graph = fire_stack()
+    plenty = compile_graph(graph, MACHINE)
+    short = compile_graph(graph, replace(MACHINE, activation_depth_words=512))
+    assert len(plenty.memory) == len(short.memory)
+    assert plenty.predicted_cycles <= short.predicted_cycles < 1.05 * plenty.predicted_cycles
+
+
+def test_what_is_missing_is_said_with_the_layer_that_decides() -> None:
+    message = r"^layer 'conv3': needs 1\.984 KiB of activation memory, 1\.000 KiB available on 'test'"
+    with pytest.raises(CompileError, match=message):
+        compile_graph(fire_stack(), replace(MACHINE, activation_depth_words=128))
+
+
+def test_squeezenet_stack_in_a_quarter_of_its_memory() -> None:
+    graph = squeezenet_style("stack")
+    machine = Architecture("test", 16, 8, activation_depth_words=2048, weight_depth_words=1024, adders=2)
+    program = compile_graph(graph, machine)
+    largest = max(graph.feature_maps[layer.output].height * graph.feature_maps[layer.output].width
+                  * graph.feature_maps[layer.output].channels for layer in graph.layers)  # fmt: skip
+    assert largest > 4 * machine.activation_bytes
+    emulator = Emulator(machine)
+    emulator.load(program)
+    frame = random_frames(np.random.default_rng(0), graph, 1)
+    (name, values), *_ = emulator.run(frame[0]).maps.items()
+    np.testing.assert_array_equal(values, run(graph, frame, keep=True)[name][0])
