@@ -28,12 +28,15 @@ from emberline.model.graph import (
     MaxPool,
     Padding,
     Quantisation,
+    Select,
     Softmax,
+    Upsample,
     output_extent,
 )
 
 Pair = tuple[int, int]
 BLOCKS = ("convolution", "residual", "parallel", "average_pool", "max_pool")
+ARRANGING = ("grouped", "select", "split", "upsample")
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Limits:
 
     ``max_blocks`` counts blocks; a residual or parallel block has up to four layers. No map is higher or wider than
     ``max_size``; a concatenation may have three times ``max_channels``. ``heads`` above 1 gives further outputs.
-    ``blocks`` chooses from ``BLOCKS`` and ``separable``, a depthwise convolution behind or before a pointwise one.
+    ``blocks`` chooses from ``BLOCKS`` and ``separable``, a depthwise convolution behind or before a pointwise one,
+    and ``ARRANGING``: grouped convolutions, channels in another order or split into two branches, larger pixels.
     ``single_rounding`` allows fully connected layers that need it.
     """
 
@@ -155,6 +159,45 @@ class _Builder:
         x = self._convolve(x, kernel, stride, groups=x.channels, out=x.channels)
         return x if self.rng.random() < 0.5 else self._convolve(x, (1, 1), same=True)
 
+    def grouped(self, x: FeatureMap) -> FeatureMap:
+        """Grouped convolutions, perhaps with a shuffle and a depthwise one between, as in ShuffleNet."""
+        groups = self._up_to(3)
+        x = self._convolve(x, (1, 1), same=True, out=groups * self._up_to(max(1, self.limits.max_channels // groups)))
+        if self.rng.random() < 0.5:
+            return self._convolve(x, (self._up_to(3), 1), same=True, groups=groups)
+        x = self._convolve(x, (1, 1), same=True, groups=groups, out=x.channels)
+        x = self._select(x, np.arange(x.channels).reshape(groups, -1).T.reshape(-1))
+        if self.rng.random() < 0.7:
+            x = self._convolve(x, (3, 3), same=True, groups=x.channels, out=x.channels)
+        return self._convolve(x, (1, 1), same=True, groups=groups)
+
+    def select(self, x: FeatureMap) -> FeatureMap:
+        order = self.rng.permutation(x.channels)
+        return self._select(x, order if self.rng.random() < 0.5 else order[: self._up_to(x.channels)])
+
+    def split(self, x: FeatureMap) -> FeatureMap:
+        """Two parts, one behind a convolution, side by side again; or their sum."""
+        x = self._convolve(x, (1, 1), same=True, out=2 * self._up_to(self.limits.max_channels))
+        half = x.channels // 2
+        a, b = self._select(x, np.arange(half)), self._select(x, np.arange(half, x.channels))
+        b = self._convolve(b, (3, 3), same=True, out=half, output=a.quantisation)
+        if self.rng.random() < 0.3:
+            rule = numerics.add_parameters(*[x.quantisation.scale] * 3)
+            y = self._map("sum", a.shape, a.quantisation)
+            self.layers.append(Add(y.name, (a.name, b.name), y.name, **rule._asdict()))
+            return y
+        y = self._map("joined", (x.height, x.width, x.channels), x.quantisation)
+        self.layers.append(Concatenation(y.name, (a.name, b.name), y.name))
+        return y
+
+    def upsample(self, x: FeatureMap) -> FeatureMap:
+        factor = (self._up_to(3), self._up_to(3))
+        if max(x.height * factor[0], x.width * factor[1]) > 2 * self.limits.max_size:
+            return self.convolution(x)
+        y = self._map("larger", (x.height * factor[0], x.width * factor[1], x.channels), x.quantisation)
+        self.layers.append(Upsample(y.name, (x.name,), y.name, factor))
+        return y
+
     def average_pool(self, x: FeatureMap) -> FeatureMap:
         return self._pool(AveragePool, x)
 
@@ -222,6 +265,11 @@ class _Builder:
         extents = _extents(x, spread, stride, padding)
         self.maps[name] = FeatureMap(name, *extents, channels, output)
         return self.maps[name]
+
+    def _select(self, x: FeatureMap, channels: NDArray[np.int64]) -> FeatureMap:
+        y = self._map("selected", (x.height, x.width, len(channels)), x.quantisation)
+        self.layers.append(Select(y.name, (x.name,), y.name, tuple(int(each) for each in channels)))
+        return y
 
     def _pool(self, kind: type[AveragePool] | type[MaxPool], x: FeatureMap) -> FeatureMap:
         if self.rng.random() < 0.3:

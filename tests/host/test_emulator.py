@@ -11,7 +11,7 @@ import pytest
 from graph_cases import Network, same
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_graphs import Limits, graphs, random_frames, random_graph
+from random_graphs import ARRANGING, BLOCKS, Limits, graphs, random_frames, random_graph
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Opcode
@@ -77,7 +77,7 @@ def test_separable_networks(lanes: tuple[int, int], seed: int) -> None:
     assert_equal_to_model(graph, machine(*lanes, depthwise_columns=0), frames)
 
 
-@given(graphs(LIMITS), st.sampled_from(LANES), st.integers(0, 99))
+@given(graphs(replace(LIMITS, blocks=(*BLOCKS, *ARRANGING))), st.sampled_from(LANES), st.integers(0, 99))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_network(graph: Graph, lanes: tuple[int, int], seed: int) -> None:
     assert_equal_to_model(graph, machine(*lanes), random_frames(np.random.default_rng(seed), graph, 2))

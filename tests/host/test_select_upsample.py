@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from graph_cases import Network, same
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emberline.arch.isa import Opcode
+from emberline.arch.presets import preset
+from emberline.arch.program import Program
+from emberline.compiler.compile import compile_graph
 from emberline.compiler.legalise import legalise
-from emberline.errors import CompileError, ModelError
+from emberline.errors import ModelError
 from emberline.model import network
+from emberline.model.emulator import Emulator
 from emberline.model.graph import Convolution, FeatureMap, Graph, Layer, Quantisation, Select, Upsample
 
 QUANTISATION = Quantisation(0.5, -7)
@@ -67,7 +75,45 @@ def test_selection_is_legalised_value_for_value(channels: list[int]) -> None:
     np.testing.assert_array_equal(network.run(legal, frames)["y"], network.run(graph, frames)["y"])
 
 
-def test_upsampling_is_refused_by_the_compiler() -> None:
-    graph = one_layer(Upsample("up", ("x",), "y", (2, 2)), (2, 2, 3), (4, 4, 3))
-    with pytest.raises(CompileError, match="layer 'up': Upsample"):
-        legalise(graph)
+def test_selections_cost_no_cycle() -> None:
+    """ShuffleNet's unit: the shuffle is no step, and no layer around it reads more words than without it."""
+
+    def unit(order: tuple[int, ...] | None) -> Program:
+        net = Network(9, 28, 3)
+        x = net.convolution(net.convolution("input", 60, (1, 1)), 60, (1, 1), groups=3)
+        if order is not None:
+            net.maps["shuffled"] = replace(net.maps[x], name="shuffled")
+            net.layers.append(Select("shuffle", (x,), "shuffled", order))
+            x = "shuffled"
+        x = net.convolution(x, 60, groups=60, padding=same(3))
+        net.convolution(x, 240, (1, 1), groups=3)
+        return compile_graph(net.graph(), preset("ulx3s-85f"))
+
+    program = unit(tuple(group * 20 + index for index in range(20) for group in range(3)))
+    assert "shuffle" not in [layer.name for layer in program.layers]
+    assert (
+        program.predicted_cycles <= 1.2 * unit(None).predicted_cycles
+    )  # nine parts of 6 or 7 channels, in 8 bytes each
+
+
+def test_a_selection_behind_a_convolution_is_its_order_of_outputs() -> None:
+    net = Network(3, 3, 3)
+    x = net.convolution("input", 6)
+    net.maps["y"] = FeatureMap("y", 1, 1, 4, net.quantisation)
+    net.layers.append(Select("s", (x,), "y", (5, 0, 0, 2)))
+    graph = net.graph("y")
+    legal = legalise(graph)
+    assert [type(layer) for layer in legal.layers] == [Convolution]
+    frames = some_frames((3, 3, 3))
+    np.testing.assert_array_equal(network.run(legal, frames)["y"], network.run(graph, frames)["y"])
+
+
+def test_upsampling_writes_every_pixel_by_rows_of_its_own() -> None:
+    graph = one_layer(Upsample("up", ("x",), "y", (2, 3)), (2, 2, 3), (4, 6, 3))
+    program = compile_graph(graph, preset("ulx3s-85f"))
+    rows = [each.fields for each in program.listing() if each.opcode is Opcode.ROW]
+    assert [row["target_pixel_step"] for row in rows] == [6] * len(rows)
+    emulator = Emulator(program.architecture)
+    emulator.load(program)
+    frame = some_frames((2, 2, 3))[0]
+    np.testing.assert_array_equal(emulator.run(frame).results["y"], frame.repeat(2, axis=0).repeat(3, axis=1))

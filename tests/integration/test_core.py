@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from random_graphs import Limits, random_frames, random_graph
+from random_graphs import ARRANGING, Limits, random_frames, random_graph
 from simulated_core import Job, run_core
 
 from emberline.arch.architecture import Architecture
@@ -16,6 +17,7 @@ from emberline.arch.presets import preset
 from emberline.compiler.compile import compile_graph
 from emberline.compiler.frontends.tflite_reader import read_tflite
 from emberline.errors import CompileError
+from emberline.model.graph import Select, Upsample
 from emberline.model.network import run
 
 GRAPHS = 64
@@ -111,6 +113,27 @@ def test_separable_networks_are_exact_in_every_output_and_every_cycle(shape, tmp
     rows = [each for job in jobs for each in job.program.listing() if each.fields.get("depthwise")]
     assert len(rows) > 50
     check_jobs(architecture, graphs, jobs, tmp_path)
+
+
+@pytest.mark.parametrize("shape", ["4x4", "16x8"])
+def test_arranging_networks_are_exact_in_every_output_and_every_cycle(shape, tmp_path):
+    """Grouped convolutions, channels in another order or in two branches, larger pixels; every path taken often."""
+    blocks = (*ARRANGING, "upsample", "upsample", "residual", "parallel", "max_pool")
+    limits = Limits(blocks=blocks, max_size=8, single_rounding=False, heads=2)
+    graphs, jobs = [], []
+    for seed in range(GRAPHS):
+        rng = np.random.default_rng(seed)
+        graph = random_graph(rng, limits)
+        try:
+            program = compile_graph(graph, SHAPES[shape])
+        except CompileError:  # too large for the memories, or too wide a maximum
+            continue
+        jobs.append(Job(program, random_frames(rng, graph, 1), seed=seed))
+        graphs.append(graph)
+    kinds = Counter(type(layer) for graph in graphs for layer in graph.layers)
+    assert len(graphs) >= 50
+    assert min(kinds[Select], kinds[Upsample]) >= 20
+    check_jobs(SHAPES[shape], graphs, jobs, tmp_path)
 
 
 def test_resnet8_is_exact_in_every_output_and_every_cycle(data_folder, tmp_path):

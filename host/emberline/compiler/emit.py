@@ -214,7 +214,7 @@ class _Emitter:
             "hold_result": int(operation.hold_result),
             "hold_weight": int(weights.hold),
             "row_step": 0,
-            "target_pixel_step": operation.target.storage.pixel_words * groups,
+            "target_pixel_step": operation.target.storage.pixel_words * operation.target_pixels * groups,
             "weight_address": self.image.add_weights(weights) + operation.first_tap,
             "weight_step": weights.words.shape[1],
             "parameter_address": self.image.add_parameters(operation.parameters),

@@ -126,6 +126,8 @@ def _pixel_range(access: Access, operation: RowOperation, architecture: Architec
     first = storage.start + (access.row % storage.ring_rows * storage.row_words + access.words) * groups
     first += access.groups
     step, written = storage.pixel_words * groups, operation.groups_written(groups)
+    if access is operation.target:
+        step *= operation.target_pixels
     return Span(first, first + (operation.stored_columns - 1) * step + written, step, written)
 
 

@@ -15,7 +15,18 @@ from emberline.compiler.rounding import Scaling, plan_scaling
 from emberline.compiler.rows import Access, Addition, Parameters, Placement, Pooling, Role, RowOperation, StepRows
 from emberline.compiler.steps import Step, ends_crowded
 from emberline.compiler.weights import Kernel, Run, fold_parameters, plan_runs
-from emberline.model.graph import INT8_MAX, INT8_MIN, NO_PADDING, AveragePool, Convolution, Graph, MaxPool, Pad, Padding
+from emberline.model.graph import (
+    INT8_MAX,
+    INT8_MIN,
+    NO_PADDING,
+    AveragePool,
+    Convolution,
+    Graph,
+    MaxPool,
+    Pad,
+    Padding,
+    Upsample,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +67,17 @@ class Window:
 
 @dataclass(frozen=True)
 class Placing:
-    """Where a computed row goes: to the target's row ``target``, and of a pool perhaps to row ``copy`` too."""
+    """Where a computed row goes: to the target's row ``target`` from column ``column`` on.
+
+    Of a pool perhaps to row ``copy`` too.
+    """
 
     row: int
     target: int
     combines: bool = False
     copies: bool = False
     copy: int = 0
+    column: int = 0
 
 
 def shares_rows(pool: MaxPool) -> bool:
@@ -235,6 +250,15 @@ class _StepLowering:
         return StepRows(self.index, self.step.name, tuple(rows), pitch * stride, computed)
 
     def _placings(self) -> list[Placing]:
+        layer = self.step.layer
+        if isinstance(layer, Upsample):
+            rows, columns = layer.factor
+            return [
+                Placing(row, row * rows + y, column=x)
+                for row in range(self.window.rows)
+                for y in range(rows)
+                for x in range(columns)
+            ]
         if self.step.pool is None:
             return [Placing(row, row) for row in range(self.window.rows)]
         return plan_pool(self.step.pool, self.window.rows, self.graph.feature_maps[self.step.target].height)
@@ -270,6 +294,8 @@ class _StepLowering:
         pixel = storage.pixel_words
         target_groups = window.target.group_offset + run.group
         target_pixel = window.target.storage.pixel_words * self.architecture.groups_per_word
+        spread = self.step.layer.factor[1] if isinstance(self.step.layer, Upsample) else 1
+        first_column = part.first * spread + placing.column
         residual = None
         if self.residual is not None:
             pixel_groups = self.residual.storage.pixel_words * self.architecture.groups_per_word
@@ -288,7 +314,7 @@ class _StepLowering:
             kernel_columns=kernel.values.shape[2],
             channel_words=run.words,
             source_zero=window.source_zero,
-            target=Access(window.target.storage, placing.target, groups=target_groups + part.first * target_pixel),
+            target=Access(window.target.storage, placing.target, groups=target_groups + first_column * target_pixel),
             columns=part.last - part.first,
             groups=run.groups,
             target_zero=window.target_zero,
@@ -301,6 +327,7 @@ class _StepLowering:
             addition=self.addition,
             copy=None if self.step.pool is None else Access(window.target.storage, placing.copy, groups=target_groups),
             pooling=self._pooling(placing),
+            target_pixels=spread,
         )
 
     def _pooling(self, placing: Placing) -> Pooling | None:

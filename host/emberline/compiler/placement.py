@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emberline.arch.architecture import Architecture
+from emberline.compiler.channel_order import choose_layout
 from emberline.compiler.rows import Layout, Placement, Role, Storage
 from emberline.compiler.steps import Plan, Step
 from emberline.model.graph import Convolution, Graph
@@ -98,9 +99,11 @@ class _Layouts:
         """A view's first group within its map, and its layout from there."""
         view, lanes_out = self.plan.views[name], self.architecture.lanes_out
         positions = self.of(view.whole).positions
-        inside = positions[view.first : view.end]
+        inside = [positions[channel] for channel in view.channels]
         first, last = min(inside) // lanes_out, max(inside) // lanes_out
-        if any(first <= position // lanes_out <= last for position in set(positions) - set(inside)):
+        if not view.exclusive:
+            first -= first % self.architecture.groups_per_word
+        elif any(first <= position // lanes_out <= last for position in set(positions) - set(inside)):
             raise MisalignedSumError(
                 next(step.addition.name for step in self.plan.steps if step.residual == name and step.addition)
             )
@@ -114,10 +117,18 @@ class _Layouts:
         step = self.steps[name]
         if step.residual is not None:
             return self.of(step.residual)
-        if step.source != self.frame and not isinstance(step.layer, Convolution):
-            return self.of(step.source)
         channels = self.graph.feature_maps[self.plan.copies.get(name, name)].channels
-        return Layout.dense(channels, self.architecture.lanes_out)
+        dense = Layout.dense(channels, self.architecture.lanes_out)
+        if step.source == self.frame:
+            return dense
+        layer = step.layer
+        if isinstance(layer, Convolution):
+            if layer.groups != channels or layer.groups == 1 or layer.weights.shape[3] != 1:
+                return choose_layout(self.graph, layer, self.of(step.source), self.architecture)
+            if self.of(step.source).groups > 2 * dense.groups:
+                return dense
+        # Channel by channel: each stays in its byte.
+        return self.of(step.source)
 
     def _frame_layout(self, packing: FramePacking) -> Layout:
         """Channels in the top lanes; whole words as they are. With a window: of the newest pixel."""
@@ -157,10 +168,8 @@ class _Builder:
 
     def build(self) -> None:
         for index, step in enumerate(self.plan.steps):
-            if step.residual in self.plan.views:
-                view = self.plan.views[step.residual]
-                place, (first, layout) = self.placements[view.whole], self.layouts.view(step.residual)
-                self.placements[step.residual] = Placement(place.storage, place.group_offset + first, layout)
+            for name in step.reads:
+                self._place_view(name)
             if step.target not in self.placements:
                 whole = self._outermost(step.target)
                 residual = self._replaceable_residual(index, whole)
@@ -169,6 +178,16 @@ class _Builder:
                 else:
                     self.placements[whole] = Placement(self._new_storage(whole), 0, self.layouts.of(whole))
                 self._place_members(whole)
+        for name in self.plan.views:
+            self._place_view(name)
+
+    def _place_view(self, name: str) -> None:
+        """Some channels of a map that has its place, or of a view of one."""
+        if name in self.plan.views and name not in self.placements:
+            whole = self.plan.views[name].whole
+            self._place_view(whole)
+            place, (first, layout) = self.placements[whole], self.layouts.view(name)
+            self.placements[name] = Placement(place.storage, place.group_offset + first, layout)
 
     def _replaceable_residual(self, index: int, whole: str) -> str | None:
         """The residual operand of the sum ``whole`` if the sum may overwrite it, pixel by pixel."""
@@ -176,6 +195,8 @@ class _Builder:
         if not pieces or pieces[0].residual is None or whole in self.results:
             return None
         name = pieces[0].residual
+        if name in self.plan.views and not self.plan.views[name].exclusive:
+            return None
         residual = self.plan.views[name].whole if name in self.plan.views else name
         if self._outermost(residual) != residual or self.layouts.of(residual) != self.layouts.of(whole):
             return None

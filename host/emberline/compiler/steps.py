@@ -1,7 +1,8 @@
 """Pass: the graph as steps, each the work of one kind of row operation, in execution order.
 
 Residual additions are fused with the convolution before them, additions that have none become identity
-convolutions, concatenations become nothing, or copies of the parts that cannot be placed.
+convolutions, concatenations become nothing, or copies of the parts that cannot be placed; selections of channels become
+nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,18 @@ from collections import Counter
 from dataclasses import dataclass
 
 from emberline.compiler.checks import refuse
-from emberline.model.graph import Add, AveragePool, Concatenation, Convolution, Graph, Layer, MaxPool, Pad
+from emberline.model.graph import (
+    Add,
+    AveragePool,
+    Concatenation,
+    Convolution,
+    Graph,
+    Layer,
+    MaxPool,
+    Pad,
+    Select,
+    Upsample,
+)
 
 
 @dataclass(frozen=True)
@@ -55,11 +67,14 @@ class Step:
 
 @dataclass(frozen=True)
 class View:
-    """Channels ``first`` to ``end`` of the map ``whole``."""
+    """Some channels of the map ``whole``, in this order.
+
+    ``exclusive``: their groups must hold no others, as a sum may be written over them.
+    """
 
     whole: str
-    first: int
-    end: int
+    channels: tuple[int, ...]
+    exclusive: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,10 @@ class _Planner:
                 case MaxPool():
                     first = pooled.get(layer.name, layer)
                     self.result.steps.append(Step(first, first.inputs[0], layer.output, first.output, pool=layer))
-                case Convolution() | AveragePool() | Pad():
+                case Select():
+                    self.result.views[layer.output] = View(layer.inputs[0], layer.channels)
+                    placed.add(layer.output)
+                case Convolution() | AveragePool() | Pad() | Upsample():
                     if layer.name not in fused:
                         self.result.steps.append(Step(layer, layer.inputs[0], layer.output, layer.output))
                 case Concatenation():
@@ -145,7 +163,7 @@ class _Planner:
         for convolution in pieces.convolutions:
             end = first + convolution.output_channels
             view, target = f"{residual}[{first}:{end}]", f"{layer.output}[{first}:{end}]"
-            self.result.views[view] = View(residual, first, end)
+            self.result.views[view] = View(residual, tuple(range(first, end)), exclusive=True)
             step = Step(convolution, convolution.inputs[0], target, convolution.output, layer, view, operand)
             self.result.steps.append(step)
             members.append(target)
