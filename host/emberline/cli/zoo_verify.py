@@ -8,7 +8,7 @@ RTL are compared with the model, on a machine that holds the network: the asked 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.program import Program
 from emberline.cli import console
 from emberline.cli.comparison import accuracy, compare
 from emberline.cli.engines import Codes, ModelEngine, open_engine, open_reference
@@ -45,7 +46,7 @@ class Row:
         arch: the machine, of emulator and RTL.
         images: frames, from ``source``.
         tolerance: how far codes may lie apart; more is a failure.
-        cycles: of the first frame; in the RTL these are simulated, on the emulator predicted.
+        cycles, predicted_cycles: of the first frame; the emulator's are predicted ones.
         top1, top5, float_top1, float_top5: shares of frames, where there are labels; the float network's beside them.
         faces: boxes that a detector found in each image.
     """
@@ -61,6 +62,7 @@ class Row:
     max_abs_difference: int | None = None
     tolerance: int = 0
     cycles: int | None = None
+    predicted_cycles: int | None = None
     top1: float | None = None
     top5: float | None = None
     float_top1: float | None = None
@@ -70,7 +72,8 @@ class Row:
 
     @property
     def failed(self) -> bool:
-        return (self.max_abs_difference or 0) > self.tolerance or self.note == OTHER_BOXES
+        wrong = (self.max_abs_difference or 0) > self.tolerance
+        return wrong or self.cycles != self.predicted_cycles or self.note == OTHER_BOXES
 
     @property
     def result(self) -> str:
@@ -105,7 +108,7 @@ def verify_entry(
                 yield golden_row(entry, root / "zynqnet")
         for place in (each for each in ("emulator", "rtl") if each in places):
             count = min(len(images.frames), entry.image_count[1] if place == "emulator" else 1)
-            yield _machine_row(entry, network, images.frames[:count], place, architecture)
+            yield _machine_row(entry, network, images.frames[:count], _source(entry, images), place, architecture)
 
 
 def _load(entry: ZooEntry, folder: Path) -> Network | None:
@@ -177,35 +180,30 @@ def golden_row(entry: ZooEntry, folder: Path) -> Row:
     return Row(entry.name, "model", "published activations", None, golden.FILE, 1, **found, note=note)
 
 
-def _machine_row(entry: ZooEntry, network: Network, frames: Codes, place: str, architecture: Architecture) -> Row:
-    row: dict[str, Any] = {"images": len(frames)}
-    machine, reason = find_machine(network, architecture)
-    if machine is None:
+def _machine_row(
+    entry: ZooEntry, network: Network, frames: Codes, source: str, place: str, architecture: Architecture
+) -> Row:
+    program, reason = find_program(network, architecture)
+    if program is None:
         return Row(entry.name, place, "model", note=reason)
-    with open_engine(place, network, machine) as engine:
+    machine = program.architecture
+    with open_engine(place, replace(network, graph=None, program=program), machine) as engine:
         results = list(console.progress(engine.run(frames), f"{entry.name} on {place}", len(frames)))
     expected = _outputs(ModelEngine(network), frames, f"{entry.name} in numpy")
     found = _difference([result.outputs for result in results], expected)
-    return Row(entry.name, place, "model", machine.name, entry.images, **row, **found, cycles=results[0].cycles)
+    cycles: dict[str, Any] = {"cycles": results[0].cycles, "predicted_cycles": program.predicted_cycles}
+    return Row(entry.name, place, "model", machine.name, source, len(frames), **found, **cycles)
 
 
-def find_machine(network: Network, architecture: Architecture) -> tuple[Architecture | None, str]:
-    """The machine that is to run a network, or ``None`` and the reason."""
+def find_program(network: Network, architecture: Architecture) -> tuple[Program | None, str]:
+    """The program for the first machine that holds the network, or ``None`` and the reason."""
     reason = ""
-    for machine in (architecture, *_large()):
+    for machine in (architecture, find_architecture(LARGE)):
         try:
-            network.compile(machine)
+            return network.compile(machine), ""
         except CompileError as error:
             reason = str(error)
-        else:
-            return machine, ""
     return None, reason
-
-
-def _large() -> list[Architecture]:
-    from emberline.arch.presets import PRESETS
-
-    return [find_architecture(LARGE)] if LARGE in PRESETS else []
 
 
 def _outputs(engine: Any, frames: Codes, what: str) -> list[tuple[Codes, ...]]:
