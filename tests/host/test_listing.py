@@ -114,7 +114,9 @@ DEPTHWISE_FIELDS = [
     ({"hold_weight": 1}, "hold_weight and depthwise exclude each other"),
     ({"pool_window": 2}, "pool_window must be 1, not 2"),
     ({"combine": 1}, "combine, copy and depthwise exclude each other"),
-    ({"pool_first": 3}, r"pool_first 3 is not below pool_window 1 \+ 2"),
+    ({"pool_first": 3}, "the last of . maxima lies beyond the row"),
+    ({"lead": 15}, "lead 15 is too long"),
+    ({"groups": 2, "pool_first": 1}, "column 1 on are stored, . parameter words are loaded before"),
 ]
 
 

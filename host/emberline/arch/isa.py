@@ -41,20 +41,24 @@ multiplies channel by channel. The columns of the row pass along the first ``dep
 architecture: while lane 0 has one, lane ``j`` has the one ``j`` columns before it. A kernel is as wide as its last lane
 whose weights are not zero; lane ``j`` holds its column ``kernel width - 1 - j``, channel ``i`` in byte ``i``::
 
+    the padding passes along the lanes as `lead` columns, and gives no result
     for word in range(groups):
         load the requantisation parameters of groups_per_word groups
             from weights[parameter_address + word * groups_per_word * parameter_words ...]
         for column in range(columns):
             sums[lanes_in] = 0; w = weight_address + word * weight_step
             for ky in range(kernel_rows):          # source row as above
-                for j in range(depthwise_columns): # columns before the row's first are not defined
+                for j in range(depthwise_columns): # columns before -lead are not defined
                     offset = (column - j) * pixel_step + word - pad_words
                     sums += weights[w + ky][lane j] * (activation[row + offset] or the padding, as above)
             result = clamp(requantise(sums + bias) + target_zero)           # groups_per_word groups
             activation[target + word * groups_per_word + column * target_pixel_step ...] = result
 
 So every column that enters gives a result; ``pool`` with ``pool_window`` 1 stores those of whole windows:
-``pool_first`` is the kernel width less 1, ``pool_stride`` the convolution's stride.
+``pool_first`` is the kernel width less 1, ``pool_stride`` the convolution's stride. Two things are saved from word to
+word: the last ``lead`` columns of each word lie behind the row, so that they are the padding left of the next one; and
+the parameters of each word but the first are loaded during its first taps, whose results are therefore not stored:
+``pool_first * kernel_rows`` is at least ``parameter_words * groups_per_word``, if there are several words.
 
 Three rows of a 3x3 pool with stride 2: the first stores its maxima, the second combines with them, the third combines
 and copies, which begins the next pooled row.
@@ -160,6 +164,7 @@ ROW = Layout(
         Field("weight_step", 16, doc="weight words from one group to the next"),
         Field("parameter_address", 16, doc="first parameter word of group 0"),
         Field("idle", 16, doc="cycles without a tap before each target pixel: at least `timing.minimum_idle`"),
+        Field("lead", 4, doc="columns of padding before the first word of a depthwise ROW, less than `columns`"),
     ),
 )
 ADD = Layout(

@@ -214,12 +214,13 @@ def _check_row(f: dict[str, int], architecture: Architecture) -> None:
     if f["depthwise"]:
         _check_depthwise(f, architecture)
     if f["pool"]:
-        _check_pool(f, architecture.depthwise_columns - 1 if f["depthwise"] else 0)
+        _check_pool(f)
     taps = f["kernel_rows"] * f["kernel_columns"] * f["channel_words"]
     last = f["weight_address"] + (f["groups"] - 1) * f["weight_step"] + (1 if f["hold_weight"] else taps)
     _require(last <= architecture.weight_depth_words, f"weights end at word {last}, beyond the weight memory")
     last = f["parameter_address"] + f["groups"] * architecture.parameter_words * (groups if f["depthwise"] else 1)
     _require(last <= architecture.weight_depth_words, f"parameters end at word {last}, beyond the weight memory")
+    _require(f["lead"] < (f["columns"] if f["depthwise"] else 1), f"lead {f['lead']} is too long")
 
 
 def _check_depthwise(f: dict[str, int], architecture: Architecture) -> None:
@@ -232,17 +233,23 @@ def _check_depthwise(f: dict[str, int], architecture: Architecture) -> None:
         _require(f[name] == 1, f"depthwise: {name} must be 1, not {f[name]}")
     for name in ("add", "hold_weight"):
         _require(not f[name], f"{name} and depthwise exclude each other")
+    first = f["pool_first"] if f["pool"] else 0
+    parameters = architecture.groups_per_word * architecture.parameter_words
+    _require(
+        f["groups"] == 1 or first * f["kernel_rows"] >= parameters,
+        f"depthwise: results from column {first} on are stored, {parameters} parameter words are loaded before",
+    )
     if f["pool"]:
         _require(f["pool_window"] == 1, f"depthwise: pool_window must be 1, not {f['pool_window']}")
         _require(not (f["combine"] or f["copy"]), "combine, copy and depthwise exclude each other")
 
 
-def _check_pool(f: dict[str, int], skipped: int) -> None:
+def _check_pool(f: dict[str, int]) -> None:
     window, stride, columns = f["pool_window"], f["pool_stride"], f["pool_columns"]
     _require(1 <= window <= MAX_POOL_WINDOW, f"pool_window {window} is not in 1..{MAX_POOL_WINDOW}")
     _require(stride >= 1 and columns >= 1, "pool_stride and pool_columns must be at least 1")
-    limit = f"pool_window {window}" + (f" + {skipped}" if skipped else "")
-    _require(f["pool_first"] < window + skipped, f"pool_first {f['pool_first']} is not below {limit}")
+    early = f["pool_first"] < window or bool(f["depthwise"])
+    _require(early, f"pool_first {f['pool_first']} is not below pool_window {window}")
     _require(f["copy_pointer"] != f["target_pointer"], "copy_pointer is the target's")
     last = f["pool_first"] + (columns - 1) * stride
     _require(last - window + 1 < f["columns"], f"the last of {columns} maxima lies beyond the row")

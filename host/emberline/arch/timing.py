@@ -127,7 +127,7 @@ def minimum_idle(
     lanes = architecture.lanes_in if depthwise else architecture.lanes_out
     pace = max(taps, lanes // architecture.requantisers, shortest)
     if depthwise:
-        group = _parameter_use(architecture) - _parameter_cycles(architecture, depthwise)
+        group = _parameter_use(architecture)
     else:
         # Behind a depthwise ROW its tail, and the two cycles of the hand-over, count too.
         behind = _parameter_use(architecture) - depthwise_tail(architecture) - 2
@@ -219,12 +219,16 @@ def _columns_after_last(row: Mapping[str, int]) -> int:
 
 def row_cycles(architecture: Architecture, row: Mapping[str, int]) -> int:
     """Cycles in which a ROW walks its taps, from the one after it was taken to its last tap."""
-    parameters = _parameter_cycles(architecture, bool(row["depthwise"]))
-    return row["groups"] * (parameters + row["columns"] * (row["idle"] + _taps(row)))
+    return _parameter_cycles(architecture, row) + _pixels(row) * (row["idle"] + _taps(row))
 
 
-def _parameter_cycles(architecture: Architecture, depthwise: bool) -> int:
-    return architecture.parameter_words * (architecture.groups_per_word if depthwise else 1)
+def _parameter_cycles(architecture: Architecture, row: dict[str, int]) -> int:
+    """Cycles in which parameters are loaded and nothing else is done; a depthwise ROW's first ones only."""
+    return architecture.parameter_words * (architecture.groups_per_word if row["depthwise"] else row["groups"])
+
+
+def _pixels(row: dict[str, int]) -> int:
+    return row["groups"] * row["columns"] + row["lead"]
 
 
 @dataclass(frozen=True)
@@ -254,11 +258,9 @@ class Spent:
 
 def walked(architecture: Architecture, row: Mapping[str, int]) -> Spent:
     """The cycles that a ROW takes if it waits for nothing: ``row_cycles`` and the hand-over, with a depthwise tail."""
-    taps = _taps(row)
-    results = row["groups"] * row["columns"]
-    parameters = row["groups"] * _parameter_cycles(architecture, bool(row["depthwise"]))
+    taps, pixels = _taps(row), _pixels(row)
     handover = 1 + (depthwise_tail(architecture) if row["depthwise"] else 0)
-    return Spent(results * taps, results * row["idle"], parameters, handover)
+    return Spent(pixels * taps, pixels * row["idle"], _parameter_cycles(architecture, row), handover)
 
 
 @dataclass(frozen=True)

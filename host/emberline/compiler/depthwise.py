@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import MAX_DEPTHWISE_ROWS
+from emberline.arch.timing import minimum_idle
 from emberline.compiler.rows import Placement, Pooling, RowOperation, Weights
 from emberline.compiler.weights import Run
 
 if TYPE_CHECKING:
     from emberline.compiler.lower import Window
+
+_MAX_SKIPPED = 15
+"""Columns before the first result of a word that the instruction can skip."""
 
 
 def plan_depthwise(window: Window, placements: Iterable[Placement], architecture: Architecture) -> Run | None:
@@ -30,6 +34,8 @@ def plan_depthwise(window: Window, placements: Iterable[Placement], architecture
         return None
     per_word, target = architecture.groups_per_word, window.target
     words = -(-target.layout.groups // per_word)
+    if words > 1 and per_word * architecture.parameter_words > _MAX_SKIPPED:
+        return None
     first = _first_word(window, architecture)
     if first is None or first + words > window.source.storage.pixel_words:
         return None
@@ -37,7 +43,7 @@ def plan_depthwise(window: Window, placements: Iterable[Placement], architecture
     if any(each.storage is target.storage and _meets(each, filling) for each in placements):
         return None
     ordinary = window.columns * target.layout.groups * max(rows * columns, _pace(architecture.lanes_out, architecture))
-    if words * entering_columns(window) * max(rows, _pace(architecture.lanes_in, architecture)) > ordinary:
+    if plan_walk(window, rows, words, architecture).cycles > ordinary:
         return None
     return Run(0, words * per_word, first, words, _spread(window, words, architecture), depthwise=True)
 
@@ -47,20 +53,57 @@ def entering_columns(window: Window) -> int:
     return (window.columns - 1) * window.stride[1] + window.kernel.values.shape[2]
 
 
-def as_depthwise(operation: RowOperation, window: Window) -> RowOperation:
+@dataclass(frozen=True)
+class Walk:
+    """How the columns of a row pass along the lanes.
+
+    Parameters:
+        lead: columns of padding that pass once before the first word, not before each.
+        before: columns of padding more than the kernel needs before each word, while its parameters are loaded.
+        columns: columns of each word. ``cycles``: of them all.
+    """
+
+    lead: int
+    before: int
+    columns: int
+    cycles: int
+
+
+def plan_walk(window: Window, rows: int, words: int, architecture: Architecture) -> Walk:
+    """The fastest walk of ``words`` words in a row with ``rows`` kernel rows."""
+    width, entering = window.kernel.values.shape[2], entering_columns(window)
+    left = window.padding.left
+    right = entering - left - window.width
+    loading = -(-architecture.groups_per_word * architecture.parameter_words // rows) if words > 1 else 0
+    walks = []
+    for lead in range(max(0, min(left, right)) + 1 if words > 1 else 1):
+        before = max(0, loading - (width - 1 - lead))
+        if before and lead:
+            break
+        columns = entering - lead + before
+        pace = rows + minimum_idle(architecture, rows, columns, add=False, depthwise=True)
+        walks.append(Walk(lead, before, columns, (words * columns + lead) * pace))
+    return min(walks, key=lambda walk: walk.cycles)
+
+
+def as_depthwise(operation: RowOperation, window: Window, architecture: Architecture) -> RowOperation:
     """The row operation of a depthwise run, made from the one that has its kernel columns as taps."""
-    kernel_columns = window.kernel.values.shape[2]
+    kernel_columns, words = window.kernel.values.shape[2], operation.channel_words
+    walk = plan_walk(window, operation.kernel_rows, words, architecture)
+    moved = walk.before - walk.lead
     return replace(
         operation,
         depthwise=True,
         pixel_step=operation.tap_step,
         kernel_columns=1,
         channel_words=1,
-        groups=operation.channel_words,
-        columns=entering_columns(window),
-        first_tap=operation.first_tap // (kernel_columns * operation.channel_words),
+        groups=words,
+        columns=walk.columns,
+        pad_words=operation.pad_words + moved * operation.tap_step,
+        lead=walk.lead,
+        first_tap=operation.first_tap // (kernel_columns * words),
         copy=operation.target,
-        pooling=Pooling(1, window.stride[1], kernel_columns - 1, operation.columns, combine=0, copy=0),
+        pooling=Pooling(1, window.stride[1], kernel_columns - 1 + moved, operation.columns, combine=0, copy=0),
     )
 
 

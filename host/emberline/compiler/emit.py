@@ -236,7 +236,7 @@ class _Emitter:
 _POINTER_STEPS = ("source_step", "target_step", "residual_step", "copy_step")
 _PLAIN_FIELDS = (
     "wait_rows", "release_rows", "row_words", "pad_words", "pixel_step", "tap_step", "kernel_rows", "kernel_columns",
-    "channel_words", "source_zero", "columns", "groups", "target_zero", "clamp_min", "clamp_max",
+    "channel_words", "source_zero", "columns", "groups", "target_zero", "clamp_min", "clamp_max", "lead",
 )  # fmt: skip
 
 

@@ -101,7 +101,7 @@ def timing_fields(operation: RowOperation, architecture: Architecture) -> dict[s
     return fields | (asdict(operation.pooling) if operation.pooling is not None else {})
 
 
-_SHAPE = ("kernel_rows", "kernel_columns", "channel_words", "columns", "groups")
+_SHAPE = ("kernel_rows", "kernel_columns", "channel_words", "columns", "groups", "lead")
 
 
 def _overlap(a: Span, b: Span) -> bool:

@@ -281,7 +281,7 @@ class _StepLowering:
 
     def _operation(self, placing: Placing, number: int, part: _Columns) -> RowOperation:
         operation = self._ordinary_operation(placing, number, part)
-        return as_depthwise(operation, self.window) if self.runs[number].depthwise else operation
+        return as_depthwise(operation, self.window, self.architecture) if self.runs[number].depthwise else operation
 
     def _ordinary_operation(self, placing: Placing, number: int, part: _Columns) -> RowOperation:
         window, run, kernel, row = self.window, self.runs[number], self.window.kernel, placing.row

@@ -147,7 +147,7 @@ class RowOperation:
         source: first kernel row, at the first word that is read.
         source_rows: map rows from one kernel row to the next.
         first_tap: index of the first executed tap in each group of ``weights``.
-        depthwise: in the lanes' depthwise mode; ``groups`` counts words.
+        depthwise: in the lanes' depthwise mode; ``groups`` counts words, ``lead`` columns before the first one.
         target_pixels: pixels of the target from one that is written to the next.
         residual, addition: both or none; likewise ``copy``, ``pooling``, which exclude them.
     """
@@ -178,6 +178,7 @@ class RowOperation:
     copy: Access | None = None
     pooling: Pooling | None = None
     depthwise: bool = False
+    lead: int = 0
     target_pixels: int = 1
     wait_rows: int = 0
     release_rows: int = 0

@@ -36,10 +36,12 @@ class DepthwiseArithmetic(RowArithmetic):
 
     def convolve(self, activations: NDArray[np.int8], rows: list[int]) -> NDArray[np.int8]:
         """The requantised results, int8 ``[columns, groups, lanes_out]``; ``rows``: word address of each kernel row."""
-        columns = self.fields["columns"]
+        lead, columns = self.fields["lead"], self.fields["lead"] + self.fields["columns"]
         words = self._gather(activations, rows, np.int32)[:, self._offsets]  # [kernel_rows, columns, words, lanes_in]
+        words = np.pad(words, ((0, 0), (lead, 0), (0, 0), (0, 0)), constant_values=self.fields["source_zero"])
         sums = np.zeros(words.shape[1:], np.int64)
         for lane in range(min(self.kernel_width, columns)):
             sums[lane:] += (words[:, : columns - lane] * self._kernel[:, None, lane]).sum(axis=0)
-        values = self._requantise(sums.reshape(columns, -1))
+        columns -= lead
+        values = self._requantise(sums[lead:].reshape(columns, -1))
         return values.astype(np.int8).reshape(columns, self.groups, -1)

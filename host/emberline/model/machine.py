@@ -319,7 +319,10 @@ class Machine:
             arithmetic = depthwise = DepthwiseArithmetic(self.architecture, f, self.weights)
             first = f["pool_first"] if f["pool"] else 0
             reason = f"stores results from column {first} on, its kernel is {depthwise.kernel_width} columns wide"
-            self._require(first >= depthwise.kernel_width - 1, reason)
+            self._require(first + f["lead"] >= depthwise.kernel_width - 1, reason)
+            behind = (f["columns"] - f["lead"]) * f["pixel_step"] - f["pad_words"] >= f["row_words"]
+            reason = f"leads with {f['lead']} columns, which are not padding at the end of a word"
+            self._require(not f["lead"] or f["groups"] == 1 or behind, reason)
         else:
             arithmetic = RowArithmetic(self.architecture, f, self.weights)
         least = minimum_idle(

@@ -33,6 +33,7 @@ _FIELDS = (
     "weight_step",
     "parameter_address",
     "idle",
+    "lead",
 )
 
 
@@ -69,8 +70,9 @@ class RowIssuer(wiring.Component):
     """One tap each cycle: an activation address, a weight address and what the lanes shall do with them.
 
     A ROW occupies the issuer for ``groups * (parameter_words + columns * (idle + taps))`` cycles; the next one is taken
-    in the cycle after its last. A depthwise ROW loads the parameters of a word's groups each time, and the next one is
-    taken `emberline.arch.timing.depthwise_tail` cycles later.
+    in the cycle after its last. A depthwise ROW has parameters for each of a word's groups; it begins with those of
+    the first word and ``lead`` columns of padding, and loads those of the others during their first taps. The next one
+    is taken `emberline.arch.timing.depthwise_tail` cycles later.
 
     Members:
         i_settings, i_valid, o_ready: the next ROW; it is taken when both are high.
@@ -117,9 +119,14 @@ class RowIssuer(wiring.Component):
         parameter_address = Signal(weight_shape, reset_less=True)
         group_weight = Signal(weight_shape, reset_less=True)
         groups = Countdown(12, "groups")
+        loads_ahead = Signal()  # a depthwise word's parameters come with its first taps
+        next_weight = Signal(weight_shape, reset_less=True)
         # Pixel loop; offsets count words from the start of a source row, padding before it
         offset_shape = signed(address_width + 2)
         first_offset = Signal(offset_shape, reset_less=True)
+        next_offset = Signal(offset_shape, reset_less=True)
+        leading = Signal()
+        lead = Countdown(4, "lead")
         columns = Countdown(12, "columns")
         pixel_base = Signal(offset_shape, reset_less=True)
         idling = Signal(reset_less=True)
@@ -139,19 +146,31 @@ class RowIssuer(wiring.Component):
             tap.eq(busy & ~loading & ~idling),
             pixel_end.eq(tap & words.last & taps.last & rows.last),
         ]
+        group_end, parameter_end = Signal(), Signal()
+        last_parameter = Mux(row.depthwise, word_parameters - 1, architecture.parameter_words - 1)
+        m.d.comb += [
+            group_end.eq(pixel_end & columns.last & ~leading),
+            parameter_end.eq(parameter == last_parameter),
+        ]
+        # The starts of the group after this one: they are needed a group later.
+        m.d.sync += [next_weight.eq(group_weight + row.weight_step), next_offset.eq(first_offset + row.depthwise)]
         next_row = Mux(row_base >= row.row_threshold, row_base + row.row_back, row_base + row.row_step)
         start_tap = (offset, tap_base)
 
-        with m.If(loading):
+        with m.If(loading | (tap & loads_ahead)):
             m.d.sync += [
                 parameter.eq(parameter + 1),
                 parameter_address.eq(parameter_address + 1),
-                pixel_base.eq(first_offset),
-                *[base.eq(first_offset) for base in start_tap],
+            ]
+            with m.If(parameter_end):
+                m.d.sync += [loading.eq(0), loads_ahead.eq(0), parameter.eq(0)]
+        with m.If(loading):
+            m.d.sync += [
+                *[base.eq(Mux(row.lead != 0, -1, first_offset)) for base in (pixel_base, *start_tap)],
+                leading.eq(row.lead != 0),
+                *lead.load(row.lead),
                 *columns.load(row.columns),
             ]
-            with m.If(parameter == Mux(row.depthwise, word_parameters - 1, architecture.parameter_words - 1)):
-                m.d.sync += loading.eq(0)
         with m.Elif(tap):
             m.d.sync += [first.eq(0), weight.eq(weight + ~row.hold_weight), *words.step(), offset.eq(offset + 1)]
             with m.If(words.last):
@@ -161,18 +180,24 @@ class RowIssuer(wiring.Component):
                     m.d.sync += [*taps.load(row.kernel_columns), *rows.step(), row_base.eq(next_row)]
                     m.d.sync += [base.eq(pixel_base) for base in start_tap]
             with m.If(pixel_end):
-                m.d.sync += [*columns.step(), pixel_base.eq(pixel_base + row.pixel_step)]
-                m.d.sync += [base.eq(pixel_base + row.pixel_step) for base in start_tap]
-                with m.If(columns.last):
+                following = pixel_base + row.pixel_step
+                with m.If(leading):
+                    m.d.sync += [*lead.step(), leading.eq(~lead.last)]
+                    m.d.sync += [base.eq(Mux(lead.last, first_offset, -1)) for base in (pixel_base, *start_tap)]
+                with m.Elif(columns.last):
                     m.d.sync += [
-                        loading.eq(~groups.last),
+                        loading.eq(~groups.last & ~row.depthwise),
+                        loads_ahead.eq(~groups.last & row.depthwise),
                         busy.eq(~groups.last),
-                        parameter.eq(0),
-                        group_weight.eq(group_weight + row.weight_step),
+                        group_weight.eq(next_weight),
                         *groups.step(),
+                        *columns.load(row.columns),
                         bank.eq(~bank),
-                        first_offset.eq(first_offset + row.depthwise),
+                        first_offset.eq(next_offset),
+                        *[base.eq(next_offset) for base in (pixel_base, *start_tap)],
                     ]
+                with m.Else():
+                    m.d.sync += [*columns.step(), *[base.eq(following) for base in (pixel_base, *start_tap)]]
         with m.Else():
             m.d.sync += [*idle.step(), idling.eq(~idle.last)]
         # Before every pixel, the tap loops start over.
@@ -185,12 +210,12 @@ class RowIssuer(wiring.Component):
                 *taps.load(row.kernel_columns),
                 *rows.load(row.kernel_rows),
                 row_base.eq(row.source),
-                weight.eq(group_weight),
+                weight.eq(Mux(group_end, next_weight, group_weight)),
             ]
         m.d.comb += [
             self.o_ready.eq(self._may_follow(m, busy, row.depthwise)),
             self.o_busy.eq(busy),
-            self.o_end.eq(pixel_end & columns.last & groups.last),
+            self.o_end.eq(group_end & groups.last),
         ]
         with m.If(self.i_valid & self.o_ready):
             m.d.sync += [
@@ -198,6 +223,8 @@ class RowIssuer(wiring.Component):
                 context.eq(self.i_context),
                 busy.eq(1),
                 loading.eq(1),
+                loads_ahead.eq(0),
+                leading.eq(0),
                 parameter.eq(0),
                 parameter_address.eq(self.i_settings.parameter_address),
                 group_weight.eq(self.i_settings.weight_address),
@@ -214,16 +241,16 @@ class RowIssuer(wiring.Component):
         m.d.sync += [
             control.tap.eq(tap),
             control.first.eq(first),
-            control.last.eq(pixel_end),
+            control.last.eq(pixel_end & ~leading),
             control.rows.eq(Mux(row.depthwise, row.kernel_rows, 0)),
-            control.parameter.eq(busy & loading),
+            control.parameter.eq(busy & (loading | (tap & loads_ahead))),
             control.parameter_index.eq(parameter),
             control.bank.eq(bank),
             control.context.eq(context),
             row_words.eq(row.row_words),
             base_1.eq(row_base),
             offset_1.eq(offset),
-            weight_1.eq(Mux(loading, parameter_address, weight)),
+            weight_1.eq(Mux(loading | loads_ahead, parameter_address, weight)),
         ]
         # Cycle 2
         m.d.sync += [
