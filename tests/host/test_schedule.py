@@ -9,10 +9,11 @@ import pytest
 from graph_cases import Network, same
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_graphs import Limits, graphs, random_frames
+from random_graphs import ARRANGING, BLOCKS, Limits, graphs, random_frames
 
 from emberline.arch.architecture import Architecture
 from emberline.compiler.compile import compile_graph, plan_places
+from emberline.compiler.legalise import legalise
 from emberline.compiler.lower import lower
 from emberline.compiler.rows import RowOperation, StepRows, Storage
 from emberline.compiler.schedule.groups import Interleaving, interleave
@@ -24,11 +25,20 @@ from emberline.model.network import run
 from emberline.zoo.synthetic import squeezenet_style
 
 MACHINE = Architecture("test", 8, 4, activation_depth_words=32768, weight_depth_words=16384, program_depth_words=16384)
-LIMITS = Limits(max_size=14, max_blocks=5, heads=2, single_rounding=False, dilation=True, depthwise=True)
+LIMITS = Limits(
+    max_size=14,
+    max_blocks=5,
+    heads=2,
+    single_rounding=False,
+    dilation=True,
+    depthwise=True,
+    blocks=(*BLOCKS, *ARRANGING),
+)
 ORDERS = [Interleaving(band, apart) for band in (0, 1, 3) for apart in (False, True)]
 
 
 def lowered(graph: Graph) -> list[StepRows]:
+    graph = legalise(graph)
     return lower(graph, *plan_places(graph, MACHINE), MACHINE)
 
 

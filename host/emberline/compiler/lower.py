@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -67,17 +68,13 @@ class Window:
 
 @dataclass(frozen=True)
 class Placing:
-    """Where a computed row goes: to the target's row ``target`` from column ``column`` on.
-
-    Of a pool perhaps to row ``copy`` too.
-    """
+    """Where a computed row goes: to the target's row ``target``, and of a pool perhaps to row ``copy`` too."""
 
     row: int
     target: int
     combines: bool = False
     copies: bool = False
     copy: int = 0
-    column: int = 0
 
 
 def shares_rows(pool: MaxPool) -> bool:
@@ -234,6 +231,7 @@ class _StepLowering:
         depthwise = None
         if isinstance(step.layer, Convolution) and step.addition is None and step.pool is None:
             depthwise = plan_depthwise(window, places.placements.values(), architecture)
+        self.spread = step.layer.factor[1] if isinstance(step.layer, Upsample) else 1
         self.runs = [depthwise] if depthwise else plan_runs(window.kernel, window.target.layout, architecture)
         self.addition = _addition(graph, step)
         self.residual = places.placements[step.residual] if step.residual is not None else None
@@ -243,6 +241,9 @@ class _StepLowering:
         parts = [(number, part) for number in range(len(self.runs)) for part in self._column_ranges()]
         rows = [tuple(self._operation(placing, *part) for part in parts) for placing in self._placings()]
         pitch, pool = self.window.stride[0], self.step.pool
+        if isinstance(self.step.layer, Upsample):
+            rows = [tuple(_write_from(each, x) for x in range(self.spread) for each in row) for row in rows]
+            return StepRows(self.index, self.step.name, tuple(rows), Fraction(1, self.step.layer.factor[0]), 1)
         if pool is None:
             return StepRows(self.index, self.step.name, tuple(rows), pitch, 1)
         (height, _), (stride, _) = pool.window, pool.stride
@@ -252,13 +253,8 @@ class _StepLowering:
     def _placings(self) -> list[Placing]:
         layer = self.step.layer
         if isinstance(layer, Upsample):
-            rows, columns = layer.factor
-            return [
-                Placing(row, row * rows + y, column=x)
-                for row in range(self.window.rows)
-                for y in range(rows)
-                for x in range(columns)
-            ]
+            rows = layer.factor[0]
+            return [Placing(row, row * rows + y) for row in range(self.window.rows) for y in range(rows)]
         if self.step.pool is None:
             return [Placing(row, row) for row in range(self.window.rows)]
         return plan_pool(self.step.pool, self.window.rows, self.graph.feature_maps[self.step.target].height)
@@ -293,9 +289,7 @@ class _StepLowering:
         padding_only = source_row < 0
         pixel = storage.pixel_words
         target_groups = window.target.group_offset + run.group
-        target_pixel = window.target.storage.pixel_words * self.architecture.groups_per_word
-        spread = self.step.layer.factor[1] if isinstance(self.step.layer, Upsample) else 1
-        first_column = part.first * spread + placing.column
+        target_pixel = window.target.storage.pixel_words * self.architecture.groups_per_word * self.spread
         residual = None
         if self.residual is not None:
             pixel_groups = self.residual.storage.pixel_words * self.architecture.groups_per_word
@@ -314,7 +308,7 @@ class _StepLowering:
             kernel_columns=kernel.values.shape[2],
             channel_words=run.words,
             source_zero=window.source_zero,
-            target=Access(window.target.storage, placing.target, groups=target_groups + first_column * target_pixel),
+            target=Access(window.target.storage, placing.target, groups=target_groups + part.first * target_pixel),
             columns=part.last - part.first,
             groups=run.groups,
             target_zero=window.target_zero,
@@ -327,7 +321,7 @@ class _StepLowering:
             addition=self.addition,
             copy=None if self.step.pool is None else Access(window.target.storage, placing.copy, groups=target_groups),
             pooling=self._pooling(placing),
-            target_pixels=spread,
+            target_pixels=self.spread,
         )
 
     def _pooling(self, placing: Placing) -> Pooling | None:
@@ -355,6 +349,13 @@ class _StepLowering:
         ones = np.ones_like(parameters.bias)
         multiplier, left, right = (ones * value for value in division)
         return Parameters(0 * ones, multiplier, left, right)
+
+
+def _write_from(operation: RowOperation, column: int) -> RowOperation:
+    """The operation that writes its first pixel to this column of the target."""
+    target = operation.target
+    words = target.words + column * target.storage.pixel_words
+    return replace(operation, target=replace(target, words=words))
 
 
 def _addition(graph: Graph, step: Step) -> Addition | None:

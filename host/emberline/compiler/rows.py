@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -229,7 +230,7 @@ class StepRows:
     step: int
     name: str
     rows: tuple[tuple[RowOperation, ...], ...]
-    source_pitch: int
+    source_pitch: int | Fraction
     rows_per_target: int
 
     @property
