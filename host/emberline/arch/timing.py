@@ -222,12 +222,12 @@ def row_cycles(architecture: Architecture, row: Mapping[str, int]) -> int:
     return _parameter_cycles(architecture, row) + _pixels(row) * (row["idle"] + _taps(row))
 
 
-def _parameter_cycles(architecture: Architecture, row: dict[str, int]) -> int:
+def _parameter_cycles(architecture: Architecture, row: Mapping[str, int]) -> int:
     """Cycles in which parameters are loaded and nothing else is done; a depthwise ROW's first ones only."""
     return architecture.parameter_words * (architecture.groups_per_word if row["depthwise"] else row["groups"])
 
 
-def _pixels(row: dict[str, int]) -> int:
+def _pixels(row: Mapping[str, int]) -> int:
     return row["groups"] * row["columns"] + row["lead"]
 
 
