@@ -36,7 +36,7 @@ from emberline.model.graph import (
 
 Pair = tuple[int, int]
 BLOCKS = ("convolution", "residual", "parallel", "average_pool", "max_pool")
-ARRANGING = ("grouped", "select", "split", "upsample")
+ARRANGING = ("grouped", "shuffled", "select", "split", "upsample")
 
 
 @dataclass(frozen=True)
@@ -160,11 +160,14 @@ class _Builder:
         return x if self.rng.random() < 0.5 else self._convolve(x, (1, 1), same=True)
 
     def grouped(self, x: FeatureMap) -> FeatureMap:
-        """Grouped convolutions, perhaps with a shuffle and a depthwise one between, as in ShuffleNet."""
         groups = self._up_to(3)
         x = self._convolve(x, (1, 1), same=True, out=groups * self._up_to(max(1, self.limits.max_channels // groups)))
-        if self.rng.random() < 0.5:
-            return self._convolve(x, (self._up_to(3), 1), same=True, groups=groups)
+        return self._convolve(x, (self._up_to(3), 1), same=True, groups=groups)
+
+    def shuffled(self, x: FeatureMap) -> FeatureMap:
+        """Two grouped convolutions, a shuffle and perhaps a depthwise one between, as in ShuffleNet."""
+        groups = self._up_to(3)
+        x = self._convolve(x, (1, 1), same=True, out=groups * self._up_to(max(1, self.limits.max_channels // groups)))
         x = self._convolve(x, (1, 1), same=True, groups=groups, out=x.channels)
         x = self._select(x, np.arange(x.channels).reshape(groups, -1).T.reshape(-1))
         if self.rng.random() < 0.7:

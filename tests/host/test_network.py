@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from random_graphs import Limits, graphs, random_frames, random_graph
+from random_graphs import BLOCKS, Limits, graphs, random_frames, random_graph
 
 from emberline.compiler.frontends.tflite_reader import read_tflite
 from emberline.compiler.frontends.tflite_records import read_records
@@ -102,7 +103,7 @@ def test_random_network_equals_litert(seed: int) -> None:
 
 @needs_litert
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-@given(graphs(EVERYTHING))
+@given(graphs(replace(EVERYTHING, blocks=(*BLOCKS, "separable", "grouped"))))
 def test_drawn_network_equals_litert(graph: Graph) -> None:
     compare_with_litert(graph, write_tflite(graph), random_frames(np.random.default_rng(2), graph, 2))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,14 +12,16 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="needs the optional packages onnx and onnxruntime")
 pytest.importorskip("onnxruntime", reason="needs the optional packages onnx and onnxruntime")
 
+from hypothesis import HealthCheck, given, settings  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
 from onnx_models import OnnxNetwork, parse, to_qdq  # noqa: E402
-from random_graphs import Limits, random_frames, random_graph  # noqa: E402
+from random_graphs import Limits, graphs, random_frames, random_graph  # noqa: E402
 
 from emberline.compiler.frontends.onnx_reader import read_onnx  # noqa: E402
 from emberline.errors import ModelError  # noqa: E402
 from emberline.model import network as model  # noqa: E402
 from emberline.model.graph import (  # noqa: E402
+    Add,
     AveragePool,
     Convolution,
     Graph,
@@ -55,6 +58,17 @@ def test_random_network_equals_onnxruntime(seed: int) -> None:
     limits = Limits(depthwise=True, dilation=True, heads=2, blocks=EXACT_BLOCKS)
     graph = random_graph(np.random.default_rng(seed), limits)
     assert differences(to_qdq(graph, unsigned=bool(seed % 2)))[1:] == (0, 0)
+
+
+@given(graphs(Limits(heads=2, max_size=8, blocks=("grouped", "shuffled", "split", "upsample", *EXACT_BLOCKS))))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_drawn_network_of_groups_shuffles_and_splits_is_onnxruntimes(graph: Graph) -> None:
+    """Sums, which onnxruntime computes in float, may be off by one."""
+    read, count, most = differences(to_qdq(graph), 1)
+    assert most <= (1 if any(isinstance(layer, Add) for layer in graph.layers) else 0) or count == 0
+    kinds = Counter(type(layer) for layer in graph.layers)
+    assert Counter(type(layer) for layer in read.layers)[Select] == kinds[Select]
+    assert Counter(type(layer) for layer in read.layers)[Upsample] == kinds[Upsample]
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -152,8 +152,22 @@ def _float_operator(network: OnnxNetwork, layer: Layer, inputs: list[str], graph
                 "Resize", inputs[0], empty, factors, coordinate_transformation_mode="asymmetric", nearest_mode="floor"
             )
         case Select():
-            raise NotImplementedError
+            return _selected(network, layer, inputs[0], graph.feature_maps[layer.inputs[0]])
     raise TypeError(f"layer '{layer.name}': no operator for a {type(layer).__name__}")
+
+
+def _selected(network: OnnxNetwork, layer: Select, x: str, source: FeatureMap) -> str:
+    """Neighbouring channels as a slice, a shuffle as reshaped, transposed and reshaped."""
+    first, count = layer.channels[0], len(layer.channels)
+    if layer.channels == tuple(range(first, first + count)):
+        bounds = [network.constant(np.array([each], np.int64)) for each in (first, first + count, 1)]
+        return network.node("Slice", x, *bounds)
+    inner = layer.channels.index(1)
+    shape = (source.height, source.width)
+    apart = np.array([1, inner, count // inner, *shape], np.int64)
+    x = network.node("Reshape", x, network.constant(apart))
+    x = network.node("Transpose", x, perm=[0, 2, 1, 3, 4])
+    return network.node("Reshape", x, network.constant(np.array([1, count, *shape], np.int64)))
 
 
 def _pads(padding: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
