@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from operator_cases import CASES
 from random_graphs import ARRANGING, Limits, random_frames, random_graph
 from simulated_core import Job, run_core
 
@@ -113,6 +114,14 @@ def test_separable_networks_are_exact_in_every_output_and_every_cycle(shape, tmp
     rows = [each for job in jobs for each in job.program.listing() if each.fields.get("depthwise")]
     assert len(rows) > 50
     check_jobs(architecture, graphs, jobs, tmp_path)
+
+
+@pytest.mark.parametrize("shape", ["4x4", "16x8"])
+def test_every_operator_is_exact_in_every_output_and_every_cycle(shape, tmp_path):
+    graphs = [build() for build in CASES.values()]
+    frames = [random_frames(np.random.default_rng(1), graph, 1) for graph in graphs]
+    programs = [compile_graph(graph, SHAPES[shape]) for graph in graphs]
+    check_jobs(SHAPES[shape], graphs, [Job(*each) for each in zip(programs, frames, strict=True)], tmp_path)
 
 
 @pytest.mark.parametrize("shape", ["4x4", "16x8"])
