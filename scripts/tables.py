@@ -17,13 +17,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "host"))
 
 import network_tables
 
-from emberline.arch import packets, timing
+from emberline.arch import packets, timing, weight_code
 from emberline.arch.isa import ADD, LAYOUTS, PARAMETERS, POOL, Fault, Opcode
 from emberline.arch.layout import WORD_WIDTH, Layout
 from emberline.arch.presets import preset
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = (*(ROOT / "docs" / name for name in ("architecture.md", "isa.md", "protocol.md")), ROOT / "README.md")
+DOCUMENTS = (
+    *(ROOT / "docs" / name for name in ("architecture.md", "isa.md", "protocol.md", "compression.md")),
+    ROOT / "README.md",
+)
 _PART = re.compile(r"(<!-- begin generated: (\S+) -->\n).*?(<!-- end generated -->)", re.DOTALL)
 
 
@@ -90,6 +93,7 @@ def tables() -> dict[str, str]:
     """All generated parts by name."""
     layouts = {layout.name: layout_table(layout) for layout in (*LAYOUTS.values(), ADD, POOL, PARAMETERS)}
     layouts |= {f"packets.{layout.name}": layout_table(layout) for layout in packets.LAYOUTS}
+    layouts |= {"weight_code.HEADER": layout_table(weight_code.HEADER)}
     layouts |= {"packets.REQUESTS": request_table(), "packets.CODES": code_table()}
     layouts |= {"timing.PIPELINE": pipeline_table()}
     return layouts | {"OPCODES": opcode_table(), "FAULTS": fault_table()}

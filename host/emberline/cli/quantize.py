@@ -32,6 +32,10 @@ def quantize(
     percentile: Annotated[float, typer.Option(help="Of percentile: how many percent lie within each bound.")] = 99.99,
     symmetric: Annotated[bool, typer.Option(help="Activations with zero point 0.")] = False,
     per_tensor: Annotated[bool, typer.Option(help="One weight scale a layer, not one an output channel.")] = False,
+    slope: Annotated[
+        float | None,
+        typer.Option(help="Coarser weights, to be stored in fewer bytes: 1e-8 hardly costs anything, 1e-7 much."),
+    ] = None,
     outputs: Annotated[str | None, typer.Option(help="Tensors at which the network ends, with commas between.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -45,10 +49,12 @@ def quantize(
         raise EmberlineError(f"--method takes {', '.join(Method)}, not '{method}'")
     if not 50 < percentile <= 100:
         raise EmberlineError(f"--percentile takes more than 50 and at most 100, not {percentile}")
+    if slope is not None and not 0 < slope < 1:
+        raise EmberlineError(f"--slope takes more than 0 and less than 1, not {slope}")
     entry = find_entry(model)
     preprocessing = find_preprocessing(entry, preprocess)
     ends = tuple(outputs.split(",")) if outputs else entry.outputs if entry else ()
-    options = Options(Method(method), percentile, symmetric, not per_tensor, ends)
+    options = Options(Method(method), percentile, symmetric, not per_tensor, ends, slope)
     with tempfile.TemporaryDirectory() as folder:
         source = find_float_model(model, entry, Path(folder))
         ranges = quantise(source, output, calibration, preprocessing, options, _progress, limit)
@@ -57,6 +63,7 @@ def quantize(
         "file": str(output),
         "method": method,
         "symmetric": symmetric,
+        "slope": slope,
         "preprocessing": preprocessing.to_json(),
         "ranges": {name: list(each) for name, each in ranges.items()},
     }

@@ -91,6 +91,9 @@ def limited_lengths(counts: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
         # A lone symbol needs a companion, so that the code is complete.
         counts[symbol if counts[symbol] == 0 else symbol + 1] = 1
     used = np.flatnonzero(counts)
+    lengths = _unlimited_lengths(counts, used)
+    if lengths.max() <= limit:
+        return lengths
     leaves: list[tuple[int, tuple[int, ...]]] = sorted((int(counts[symbol]), (int(symbol),)) for symbol in used)
     row = leaves
     for _ in range(limit - 1):
@@ -99,6 +102,19 @@ def limited_lengths(counts: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     lengths = np.zeros(len(counts), np.int64)
     for _, members in row[: 2 * (len(used) - 1)]:
         np.add.at(lengths, list(members), 1)
+    return lengths
+
+
+def _unlimited_lengths(counts: NDArray[np.int64], used: NDArray[np.intp]) -> NDArray[np.int64]:
+    """Huffman's lengths of the symbols in use."""
+    heap: list[tuple[int, list[int]]] = [(int(counts[symbol]), [int(symbol)]) for symbol in used]
+    heapq.heapify(heap)
+    lengths = np.zeros(len(counts), np.int64)
+    while len(heap) > 1:
+        (first, some), (second, others) = heapq.heappop(heap), heapq.heappop(heap)
+        members = some + others
+        lengths[members] += 1
+        heapq.heappush(heap, (first + second, members))
     return lengths
 
 

@@ -45,13 +45,17 @@ class Table:
 
 @dataclass
 class WeightDecoder:
-    """Decodes blocks one after the other; keeps tables from block to block."""
+    """Decodes blocks one after the other; keeps tables from block to block.
 
-    values: Table | None = None
-    runs: Table | None = None
-    _words: Words = field(default_factory=lambda: np.zeros(0, np.uint32))
-    _position: int = 0
-    _block: int = 0
+    Parameters: ``distance``, the only prediction that is known, as a decoder in gateware has it; None for any.
+    """
+
+    distance: int | None = None
+    values: Table | None = field(default=None, init=False)
+    runs: Table | None = field(default=None, init=False)
+    _words: Words = field(default_factory=lambda: np.zeros(0, np.uint32), init=False)
+    _position: int = field(default=0, init=False)
+    _block: int = field(default=0, init=False)
 
     def decode(self, words: Words) -> list[bytes]:
         """The bytes of each block of a stream.
@@ -88,6 +92,8 @@ class WeightDecoder:
         header = HEADER.unpack(self._take(HEADER.word_count))
         if 0 in (header["chunks"], header["pairs"], header["words"]) or header["reserved_1"] or header["reserved_2"]:
             raise self._fault(StreamFault.HEADER, f"impossible header {header}")
+        if self.distance is not None and header["distance"] not in (0, self.distance):
+            raise self._fault(StreamFault.HEADER, f"distance {header['distance']} instead of {self.distance}")
         if header["new_values"]:
             self.values = self._read_table()
         if header["new_runs"]:

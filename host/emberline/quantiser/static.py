@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from emberline.driver.preprocessing import Preprocessing
 from emberline.errors import ImageError, ModelError
 from emberline.quantiser.calibration import Calibrator, Method, Progress, Range, choose_range, merge
 from emberline.quantiser.preparation import fixed_input, import_onnxruntime, load_float_model
+from emberline.quantiser.rate import choose, measure, with_weights
 
 _SAME_CODES = (
     *("Concat", "MaxPool", "AveragePool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Split", "Slice"),
@@ -29,6 +30,8 @@ _SAME_CODES = (
 )
 _ACTIVATIONS = ("Relu", "Clip")
 _LEFT_FLOAT = ("Softmax", "LogSoftmax")
+_RATE_SHARE = 8
+"""One of so many calibration frames is used to weigh weights; every layer runs all of those."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Options:
         symmetric: activations with zero point 0; otherwise with any.
         per_channel: weights with a scale for each output channel.
         outputs: where the network ends, if not at its own outputs.
+        slope: weights in the steps that `rate.choose` finds, one a layer; None for as fine ones as int8 allows.
     """
 
     method: Method = Method.PERCENTILE
@@ -47,6 +51,7 @@ class Options:
     symmetric: bool = False
     per_channel: bool = True
     outputs: tuple[str, ...] = ()
+    slope: float | None = None
 
 
 def quantise(
@@ -70,8 +75,14 @@ def quantise(
     _, shape = fixed_input(model)
     if isinstance(frames, Path):
         frames = load_calibration(frames, shape, preprocessing, limit)
+    steps: dict[str, float] = {}
+    if options.slope is not None:
+        layers = measure(model, frames[: max(1, len(frames) // _RATE_SHARE)], progress)
+        choices = choose(layers, options.slope)
+        model = with_weights(model, {name: each.values for name, each in choices.items()}, layers)
+        steps = {name: each.step for name, each in choices.items()}
     ranges = find_ranges(model, frames, options, progress)
-    quantised = _apply(model, ranges, options)
+    quantised = apply_ranges(model, ranges, options, steps)
     quantised.metadata_props.add(key=PREPROCESSING_KEY, value=json.dumps(preprocessing.to_json()))
     output.write_bytes(quantised.SerializeToString())
     return ranges
@@ -143,8 +154,8 @@ def _groups(model: Any) -> list[list[str]]:
     return list(groups.values())
 
 
-def _apply(model: Any, ranges: dict[str, Range], options: Options) -> Any:
-    """The model quantised by onnxruntime with these ranges."""
+def apply_ranges(model: Any, ranges: dict[str, Range], options: Options, steps: Mapping[str, float]) -> Any:
+    """The model quantised by onnxruntime with these ranges, and weights in these steps where there are some."""
     import_onnxruntime()
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
@@ -153,11 +164,15 @@ def _apply(model: Any, ranges: dict[str, Range], options: Options) -> Any:
 
     data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     left = [node.name for node in model.graph.node if node.op_type in _LEFT_FLOAT]
+    overrides = {
+        name: [{"quant_type": QuantType.QInt8, "scale": np.float32(step), "zero_point": np.int8(0)}]
+        for name, step in steps.items()
+    }
     logging.getLogger("onnxruntime").setLevel(logging.ERROR)
     try:
         quantizer = QDQQuantizer(
             model,
-            options.per_channel,
+            options.per_channel and not steps,
             False,
             QuantType.QInt8,
             QuantType.QInt8,
@@ -165,7 +180,8 @@ def _apply(model: Any, ranges: dict[str, Range], options: Options) -> Any:
             [],
             left,
             sorted({*QDQRegistry, *QLinearOpsRegistry}),
-            {"ActivationSymmetric": options.symmetric, "WeightSymmetric": True, "ForceQuantizeNoInputCheck": True},
+            {"ActivationSymmetric": options.symmetric, "WeightSymmetric": True, "ForceQuantizeNoInputCheck": True}
+            | ({"TensorQuantOverrides": overrides} if overrides else {}),
         )
         quantizer.quantize_model()
         quantizer.model.topological_sort()
