@@ -22,15 +22,17 @@ def _columns(value: Value, image: Callable[[int], int]) -> list[tuple[Value, int
     return [(value[index], image(1 << index)) for index in range(len(value))]
 
 
-def advance(crc: Crc, state: Value, byte: Value) -> Value:
-    """The check's register after one more byte, combinational."""
-    return _linear(
-        [
-            *_columns(state, lambda bit: crc.step(bit, 0)),
-            *_columns(byte, lambda bit: crc.step(0, bit)),
-        ],
-        crc.width,
-    )
+def advance(crc: Crc, state: Value, data: Value) -> Value:
+    """The check's register after one or more bytes, the first of them in the least significant bits; combinational."""
+    count = len(data) // 8
+
+    def after(register: int, number: int) -> int:
+        for byte in number.to_bytes(count, "little"):
+            register = crc.step(register, byte)
+        return register
+
+    columns = [*_columns(state, lambda bit: after(bit, 0)), *_columns(data, lambda bit: after(0, bit))]
+    return _linear(columns, crc.width)
 
 
 def slide(crc: Crc, state: Value, byte: Value, leaving: Value, window_bytes: int) -> Value:
