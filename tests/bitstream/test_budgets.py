@@ -8,10 +8,14 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from amaranth.hdl import Value
 
-from emberline.arch.block_memory import DP16KD, M9K, activation_shape, program_shape, weight_shape
+from emberline.arch.block_memory import DP16KD, M9K, SB_RAM40, activation_shape, program_shape, weight_shape
 from emberline.arch.presets import PRESETS
+from emberline.compiler.compile import compile_graph
+from emberline.compiler.frontends.tflite_reader import read_tflite
 from emberline.gateware.board import UartTop
+from emberline.gateware.compact.byte_bus import ByteBus
 from emberline.gateware.resources import Resources, netlist_resources
 
 FOLDER = Path(__file__).resolve().parents[2] / "bitstreams"
@@ -22,19 +26,25 @@ COUNTS: dict[str, tuple[Callable[[Resources], int], Callable[[Resources], int]]]
     "10M50": (lambda found: found.block_memories(M9K), lambda found: found.max10_multiplier_blocks),
     "LFE5U-85F": (lambda found: found.block_memories(DP16KD), lambda found: found.instances["MULT18X18D"]),
     "LFE5U-45F": (lambda found: found.block_memories(DP16KD), lambda found: found.instances["MULT18X18D"]),
+    "iCE40UP5K": (lambda found: found.block_memories(SB_RAM40), lambda found: found.instances["SB_MAC16"]),
 }
 
 # Block memories, multipliers and logic of each device: Intel M10-OVERVIEW; Lattice FPGA-DS-02012 (LUT4s as nextpnr
-# counts them, two for each slice's pair).
+# counts them, two for each slice's pair); Lattice FPGA-DS-02008 (a logic cell is a LUT4 and a flip-flop).
 DEVICES = {
     "10M50": {"lut4": 49_760, "flip_flops": 49_760, "block_memories": 182, "multipliers": 144},
     "LFE5U-85F": {"lut4": 83_640, "flip_flops": 83_640, "block_memories": 208, "multipliers": 156},
     "LFE5U-45F": {"lut4": 43_848, "flip_flops": 43_848, "block_memories": 108, "multipliers": 72},
+    "iCE40UP5K": {"logic_cells": 5280, "block_memories": 30, "single_port_memories": 4, "multipliers": 8},
 }
 
 
 @cache
 def resources(name: str) -> Resources:
+    if PRESETS[name].compact:
+        bus = ByteBus(PRESETS[name])
+        ports = [bus.i.payload, bus.i.valid, bus.i.ready, bus.o.payload, bus.o.valid, bus.o.ready]
+        return netlist_resources(bus, [*map(Value.cast, ports), bus.running, bus.faulted, bus.result_valid])
     top = UartTop(PRESETS[name])
     return netlist_resources(top, [top.rx, top.tx, top.running, top.faulted, top.active])
 
@@ -72,7 +82,7 @@ def test_netlist_is_within_the_budget(name: str) -> None:
     assert 0 < multipliers <= BUDGETS[name]["multipliers"]
 
 
-@pytest.mark.parametrize("name", [name for name in BUDGETS if BUDGETS[name]["device"].startswith("LFE5U")])
+@pytest.mark.parametrize("name", [name for name in BUDGETS if BUDGETS[name]["device"] != "10M50"])
 def test_tools_agree_and_are_within_the_budget(name: str) -> None:
     used = tool_counts(name)
     if used is None:
@@ -84,6 +94,17 @@ def test_tools_agree_and_are_within_the_budget(name: str) -> None:
     memories, multipliers = (count(resources(name)) for count in COUNTS[BUDGETS[name]["device"]])
     assert used["block_memories"] == memories
     assert used["multipliers"] == multipliers
+
+
+def test_16_multipliers_and_resnet8_fit_an_ice40up5k(data_folder) -> None:
+    """Place and route reached the clock, with all of the single-port memory; the network's program fits it."""
+    architecture = PRESETS["up5k-4x4"]
+    report = json.loads((FOLDER / "reports" / "up5k-4x4.json").read_text())
+    assert report["achieved_mhz"] >= report["clock_mhz"] == architecture.clock_hz / 1e6 == 24
+    assert report["used"]["multipliers"] * 2 == architecture.multipliers == 16
+    assert resources("up5k-4x4").instances["SB_SPRAM256KA"] == report["used"]["single_port_memories"] == 4
+    assert architecture.memory_words * architecture.lanes_in == 128 * 1024
+    compile_graph(read_tflite(data_folder / "mlperf_tiny" / "ic_resnet8_int8.tflite"), architecture)
 
 
 def test_64_lanes_fit_an_lfe5u_45f() -> None:

@@ -142,3 +142,51 @@ def test_reports_add_up() -> None:
     assert {region.role for region in program.memory} == {"frame", "map", "result"}
     assert program.labels == ("a",)
     assert not any(isinstance(layer, Add) for layer in deep().layers)
+
+
+COMPACT = Architecture(
+    "small", 4, 4, 16384 - 2048, 512, requantisers=1, adders=1, depthwise_columns=0, weight_cache_words=16
+)
+
+
+def small_maximum(net: Network) -> Graph:
+    return net.graph(net.max_pool("input", (2, 2), (2, 2)))
+
+
+def large_kernel(net: Network) -> Graph:
+    return net.graph(net.convolution("input", 4, (5, 5)))
+
+
+def far_shift(net: Network) -> Graph:
+    return net.graph(net.convolution("input", 4, (1, 1), shift=-31))
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (small_maximum, "layer 'pool0': there are no maxima on 'small'"),
+        (large_kernel, "layer 'conv0': a kernel of 25 words does not fit the cache of 16 words on 'small'"),
+        (
+            far_shift,
+            "layer 'conv0': scaling by shifts of 0 to the left and 31 to the right cannot run on 'small'",
+        ),
+    ],
+)
+def test_compact_machines_refuse_what_they_leave_out(build: Callable[[Network], Graph], message: str) -> None:
+    with pytest.raises(CompileError, match=message):
+        compile_graph(build(Network(8, 8, 3)), COMPACT)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"weight_cache_words": 24}, "weight_cache_words must be 0 or a power of two in 16..1024, not 24"),
+        ({"lanes_in": 8}, "a compact machine has 4x4 lanes, not 8x4"),
+        ({"depthwise_columns": 3}, "a compact machine has requantisers 1, adders 1 and depthwise_columns 0"),
+        ({"weight_depth_words": 500}, "of a compact machine must be a power of two, not 16336"),
+        ({"family": "ecp5"}, "read without the output registers that family ecp5 has"),
+    ],
+)
+def test_compact_architectures_check_themselves(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(COMPACT, **changes)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.program import Program
-from emberline.gateware.accelerator import Accelerator
+from emberline.gateware.machine import accelerator
 from emberline.model.outputs import decode_outputs, pack_frame
 from emberline.simulation.bench import run_bench
 from emberline.simulation.plan import WritePort
@@ -55,7 +55,7 @@ def run_core(architecture: Architecture, jobs: Sequence[Job], folder: Path) -> l
         )
     generic = replace(architecture, family="generic")
     reports = run_bench(
-        lambda: Accelerator(generic),
+        lambda: accelerator(generic),
         BENCH,
         "runs_programs",
         {"jobs": described},

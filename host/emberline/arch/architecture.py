@@ -24,6 +24,7 @@ PROGRAM_FIELDS = (
     "requantisers",
     "adders",
     "depthwise_columns",
+    "weight_cache_words",
 )
 """What a program depends on: machines with these fields equal run each other's programs."""
 
@@ -59,6 +60,10 @@ class Architecture:
     depthwise_columns: int = 3
     """Kernel columns of the widest depthwise convolution that has its own mode: lanes that take part in it; 0 leaves
     the mode out."""
+    weight_cache_words: int = 0
+    """0: the lanes' memories hold all weights. Otherwise the machine is *compact*: weights and activations share one
+    single-port memory, each lane caches this many words of one group's weights, results are requantised bit by bit,
+    and there is neither a maximum behind the requantisers nor a depthwise mode. Power of two, 16 to 1024."""
     clock_hz: int = 100_000_000
     """Clock of the ``sync`` domain."""
     uart_baud: int = 1_000_000
@@ -90,8 +95,36 @@ class Architecture:
                 raise ValueError(f"{field} must be in {low}..{high}, not {value}")
         if not 0 <= self.depthwise_columns <= self.lanes_out:
             raise ValueError(f"depthwise_columns must be in 0..{self.lanes_out}, not {self.depthwise_columns}")
+        if self.compact:
+            self._check_compact()
         if self.family not in FAMILIES:
             raise ValueError(f"family must be one of {', '.join(FAMILIES)}, not {self.family!r}")
+
+    def _check_compact(self) -> None:
+        cache = self.weight_cache_words
+        if not _power_of_two(cache) or not 16 <= cache <= 1024:
+            raise ValueError(f"weight_cache_words must be 0 or a power of two in 16..1024, not {cache}")
+        if (self.lanes_in, self.lanes_out) != (4, 4):
+            raise ValueError(f"a compact machine has 4x4 lanes, not {self.lanes_in}x{self.lanes_out}")
+        if self.requantisers != 1 or self.adders != 1 or self.depthwise_columns:
+            raise ValueError("a compact machine has requantisers 1, adders 1 and depthwise_columns 0")
+        if not _power_of_two(self.memory_words):
+            raise ValueError(
+                f"activation_depth_words + {self.lanes_out} * weight_depth_words of a compact machine must be a power "
+                f"of two, not {self.memory_words}"
+            )
+        if self.family == "ecp5":
+            raise ValueError("a compact machine's memories are read without the output registers that family ecp5 has")
+
+    @property
+    def compact(self) -> bool:
+        """One single-port memory for everything, one ROW at a time."""
+        return self.weight_cache_words > 0
+
+    @property
+    def memory_words(self) -> int:
+        """Words of ``lanes_in`` bytes of all activations and weights."""
+        return self.activation_depth_words + self.lanes_out * self.weight_depth_words
 
     @property
     def multipliers(self) -> int:

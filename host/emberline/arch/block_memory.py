@@ -100,6 +100,15 @@ DP16KD = BlockMemory(
 """ECP5 EBR (Lattice TN1264, *ECP5 Memory Usage Guide*; ``x36`` is pseudo dual-port only)."""
 
 
+SB_RAM40 = BlockMemory(
+    "SB_RAM40_4K",
+    modes=((2048, 2), (1024, 4), (512, 8), (256, 16)),
+    true_dual_width=0,
+    byte_enable_width=16,
+)
+"""iCE40 (Lattice TN1250, *Memory Usage Guide for iCE40 Devices*): a port to read and one to write."""
+
+
 def activation_shape(architecture: Architecture, depth_words: int | None = None) -> MemoryShape:
     """The activation buffer, or so much of it: the lanes read at one port, everybody else reads and writes groups."""
     depth = architecture.activation_depth_words if depth_words is None else depth_words

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.compact_timing import can_scale
 from emberline.arch.isa import (
     ADD,
     LAYOUTS,
@@ -216,11 +217,21 @@ def _check_row(f: dict[str, int], architecture: Architecture) -> None:
     if f["pool"]:
         _check_pool(f)
     taps = f["kernel_rows"] * f["kernel_columns"] * f["channel_words"]
+    if architecture.compact:
+        _check_compact(f, taps, architecture)
     last = f["weight_address"] + (f["groups"] - 1) * f["weight_step"] + (1 if f["hold_weight"] else taps)
     _require(last <= architecture.weight_depth_words, f"weights end at word {last}, beyond the weight memory")
     last = f["parameter_address"] + f["groups"] * architecture.parameter_words * (groups if f["depthwise"] else 1)
     _require(last <= architecture.weight_depth_words, f"parameters end at word {last}, beyond the weight memory")
     _require(f["lead"] < (f["columns"] if f["depthwise"] else 1), f"lead {f['lead']} is too long")
+
+
+def _check_compact(f: dict[str, int], taps: int, architecture: Architecture) -> None:
+    cache = architecture.weight_cache_words
+    _require(not f["pool"], f"pool: '{architecture.name}' is built without maxima")
+    _require(bool(f["hold_weight"]) or taps <= cache, f"{taps} weight words do not fit the cache of {cache}")
+    for name in ("result_shift", "residual_shift", "sum_shift") if f["add"] else ():
+        _require(can_scale(0, f[name]), f"{name} {f[name]} is too far for '{architecture.name}'")
 
 
 def _check_depthwise(f: dict[str, int], architecture: Architecture) -> None:

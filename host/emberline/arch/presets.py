@@ -67,6 +67,22 @@ PRESETS: dict[str, Architecture] = {
             requantisers=1,
             clock_hz=48_000_000,
         ),
+        # All of an iCE40UP5K's 128 KiB: 36 for activations, 92 for weights.
+        Architecture(
+            name="up5k-4x4",
+            lanes_in=4,
+            lanes_out=4,
+            activation_depth_words=9216,
+            weight_depth_words=5888,
+            program_depth_words=512,
+            requantisers=1,
+            depthwise_columns=0,
+            weight_cache_words=256,
+            clock_hz=24_000_000,
+            uart_baud=1_000_000,
+            board="up5k-4x4",
+            family="ice40",
+        ),
         Architecture(
             name="small-8x8",
             lanes_in=8,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
-from emberline.arch import isa
+from emberline.arch import compact_timing, isa
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Opcode
 
@@ -120,6 +120,8 @@ def minimum_idle(
     a pooled ROW, and a copy always two; and a group's parameters, loaded every other group into the same registers,
     must outlive the sums on their way, be they of this ROW or of a depthwise one before it.
     """
+    if architecture.compact:
+        return max(compact_timing.window_cycles(add), compact_timing.pixel_cycles(architecture, add) - taps)
     if add:
         shortest = max(architecture.lanes_out // architecture.adders, 2)
     else:
@@ -314,9 +316,47 @@ class FrameClock:
         return cycles, cycles - self._end - 1
 
 
+class CompactClock:
+    """`FrameClock` of a compact machine: everything is done one after the other, the cycles are a sum."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.architecture = architecture
+        self._cycles = 0
+        self._fetched = 0  # cycles of the instructions since the last ROW, which count with the next one
+
+    def pass_one(self) -> None:
+        """An instruction that is no ROW."""
+        self._fetched += compact_timing.INSTRUCTION_CYCLES + 1
+
+    def row(self, row: Mapping[str, int]) -> Spent:
+        """A ROW: its cycles from the end of the ROW before."""
+        taps, results, add = _taps(row), row["groups"] * row["columns"], bool(row["add"])
+        loads = compact_timing.load_cycles(self.architecture, 1 if row["hold_weight"] else taps)
+        spent = Spent(
+            taps=results * taps,
+            idle=results * row["idle"],
+            parameters=row["groups"] * loads,
+            handover=row["groups"],
+            fetch=self._fetched + compact_timing.row_fetch_cycles(row),
+            drain=row["groups"] * compact_timing.drain_cycles(self.architecture, add),
+        )
+        self._fetched = 0
+        self._cycles += spent.total
+        return spent
+
+    def end(self) -> tuple[int, int]:
+        """The frame's cycles, and how many of them follow its last ROW. END has been passed."""
+        return self._cycles + self._fetched, self._fetched
+
+
+def frame_clock(architecture: Architecture) -> FrameClock | CompactClock:
+    """What follows a frame on this machine."""
+    return CompactClock(architecture) if architecture.compact else FrameClock(architecture)
+
+
 def predict(architecture: Architecture, words: Sequence[int]) -> FrameTiming:
     """The cycles of one frame. ``ValueError`` if the program has no BEGIN, no END or no ROW."""
-    clock = FrameClock(architecture)
+    clock = frame_clock(architecture)
     current: int | None = None
     spent: dict[int, Spent] = {}
     for address, opcode, row in _executed(words):

@@ -9,6 +9,7 @@ from emberline.arch.architecture import Architecture
 from emberline.arch.program import HostLayer, InputMap, LayerReport, MapInfo, OutputMap, Program, Region
 from emberline.arch.timing import Spent, predict
 from emberline.compiler.checks import check_graph, kib, refuse
+from emberline.compiler.compact import check_compact
 from emberline.compiler.emit import Emission, emit
 from emberline.compiler.legalise import legalise
 from emberline.compiler.lower import lower
@@ -41,6 +42,7 @@ def compile_graph(
     check_graph(graph, architecture)
     steps, places = plan_places(graph, architecture)
     rows = lower(graph, steps, places, architecture)
+    check_compact(rows, architecture)
     image, weight_bytes = pack_weights(rows, architecture)
     schedule = plan_schedule(rows, places, architecture)
     zero = graph.feature_maps[graph.inputs[0]].quantisation.zero_point

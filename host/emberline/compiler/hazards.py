@@ -94,6 +94,7 @@ def timing_fields(operation: RowOperation, architecture: Architecture) -> dict[s
         "add": int(operation.addition is not None),
         "pool": int(operation.pooling is not None),
         "depthwise": int(operation.depthwise),
+        "hold_weight": int(operation.weights.hold),
         "fence": 0,
         "idle": idle_cycles(operation, architecture),
     }

@@ -9,10 +9,10 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from emberline.arch.architecture import Architecture
-from emberline.gateware.accelerator import Accelerator
 from emberline.gateware.link.core_ports import connect_core
 from emberline.gateware.link.host_link import HostLink
 from emberline.gateware.link.uart import UartReceiver, UartTransmitter, divisor
+from emberline.gateware.machine import accelerator
 
 SIMULATION_SILENCE_CYCLES = 20_000
 """A simulated host does not pause inside a packet."""
@@ -36,9 +36,9 @@ class SimulationTop(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.accelerator = accelerator = Accelerator(self._architecture)
+        m.submodules.accelerator = core = accelerator(self._architecture)
         m.submodules.link = link = HostLink(self._architecture, silence_cycles=self._silence_cycles)
-        connect_core(m, link.core, accelerator)
+        connect_core(m, link.core, core)
         wiring.connect(m, wiring.flipped(self.i_bytes), link.i)
         wiring.connect(m, link.o, wiring.flipped(self.o_bytes))
         return m
@@ -65,11 +65,11 @@ class UartTop(wiring.Component):
         bit_cycles = divisor(architecture.clock_hz, architecture.uart_baud)
         silence_cycles = max(round(architecture.clock_hz * SILENCE_SECONDS), 40 * bit_cycles)
         m = Module()
-        m.submodules.accelerator = accelerator = Accelerator(architecture)
+        m.submodules.accelerator = core = accelerator(architecture)
         m.submodules.link = link = HostLink(architecture, silence_cycles=silence_cycles)
         m.submodules.receiver = receiver = UartReceiver(bit_cycles)
         m.submodules.transmitter = transmitter = UartTransmitter(bit_cycles)
-        connect_core(m, link.core, accelerator)
+        connect_core(m, link.core, core)
         wiring.connect(m, receiver.o, link.i)
         wiring.connect(m, link.o, transmitter.i)
         m.d.comb += [
@@ -78,8 +78,8 @@ class UartTop(wiring.Component):
             link.line_error.eq(receiver.error),
         ]
         m.d.sync += [
-            self.running.eq(accelerator.running),
-            self.faulted.eq(accelerator.fault != 0),
+            self.running.eq(core.running),
+            self.faulted.eq(core.fault != 0),
             self.active.eq(~self.rx | ~self.tx),
         ]
         return m

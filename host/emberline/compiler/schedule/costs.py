@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from emberline.arch import isa
 from emberline.arch.architecture import Architecture
-from emberline.arch.timing import FrameClock
+from emberline.arch.timing import frame_clock
 from emberline.compiler.hazards import needs_fence, timing_fields
 from emberline.compiler.loops import Token, fold
 from emberline.compiler.rows import RowOperation, StepRows, Storage
@@ -42,7 +42,7 @@ class Costs:
 
     def waiting(self, operations: Sequence[RowOperation], fences: Sequence[bool]) -> int:
         """Cycles in which the lanes wait for a fetch, a fence or the end of an earlier ROW."""
-        clock, waited = FrameClock(self.architecture), 0
+        clock, waited = frame_clock(self.architecture), 0
         for index, (operation, fence) in enumerate(zip(operations, fences, strict=True)):
             spent = clock.row({**self.fields(operation), "fence": int(fence)})
             waited += spent.drain + (spent.fetch if index else 0)

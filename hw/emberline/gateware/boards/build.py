@@ -112,13 +112,13 @@ def _report(target: str, seed: int, architecture: Architecture, routed: ecp5_too
         achieved_mhz=round(figures["achieved"], 2),
         used={ours: measured["utilization"][theirs]["used"] for theirs, ours in RESOURCES.items()},
         available={ours: measured["utilization"][theirs]["available"] for theirs, ours in RESOURCES.items()},
-        critical_path=_critical_path(measured, clock),
+        critical_path=critical_path(measured, clock),
         tools=ecp5_tools.tool_versions(),
         digest=routed.digest,
     )
 
 
-def _critical_path(measured: dict[str, Any], clock: str) -> dict[str, Any]:
+def critical_path(measured: dict[str, Any], clock: str) -> dict[str, Any]:
     """The longest path that begins and ends in one clock."""
     for path in measured["critical_paths"]:
         if clock in path["from"] and clock in path["to"]:

@@ -1,0 +1,1 @@
+"""The compact machine: the same programs on a few thousand LUTs and one single-port memory."""
