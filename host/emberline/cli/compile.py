@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emberline.cli import console
+from emberline.errors import EmberlineError
 
 if TYPE_CHECKING:
     from emberline.arch.program import Program
@@ -22,10 +23,18 @@ def compile_model(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the program to this file.")] = None,
     arch: Annotated[str, typer.Option(help="An architecture preset; `emberline info` lists them.")] = "ulx3s-85f",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the schedule's stages; make no program.")] = False,
+    split: Annotated[
+        str | None, typer.Option(metavar="A:W", help="With --plan: KiB of activations and weights instead.")
+    ] = None,
+    weights_per_cycle: Annotated[float, typer.Option(help="With --plan: bytes that weights arrive at.")] = 1.0,
 ) -> None:
     from emberline.cli.networks import find_architecture, load_network
     from emberline.cli.report import compile_report
 
+    if plan:
+        show_plan(model, arch, split, weights_per_cycle, as_json)
+        return
     network = load_network(model)
     network.need_graph("compiling")
     program = network.compile(find_architecture(arch))
@@ -36,6 +45,26 @@ def compile_model(
         console.print_json(report)
     else:
         print_report(report, program)
+
+
+def show_plan(model: str, arch: str, split: str | None, weights_per_cycle: float, as_json: bool) -> None:
+    """A float network is planned as what it becomes, as `emberline inspect` shows it."""
+    from emberline.cli.float_network import is_float
+    from emberline.cli.inspect import float_graph
+    from emberline.cli.networks import find_architecture, load_network
+    from emberline.cli.plan import plan_report, print_plan, with_split
+
+    if weights_per_cycle <= 0:
+        raise EmberlineError(f"--weights-per-cycle must be positive, not {weights_per_cycle}")
+    architecture = find_architecture(arch)
+    if split is not None:
+        architecture = with_split(architecture, split)
+    graph = float_graph(model) if is_float(model) else load_network(model).need_graph("planning")
+    report = plan_report(graph, architecture, weights_per_cycle)
+    if as_json:
+        console.print_json(report)
+    else:
+        print_plan(report)
 
 
 def print_report(report: dict[str, Any], program: Program) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from emberline.arch.architecture import Architecture
@@ -10,6 +11,7 @@ from emberline.arch.program import HostLayer, InputMap, LayerReport, MapInfo, Ou
 from emberline.arch.timing import Spent, predict
 from emberline.compiler.checks import check_graph, kib, refuse
 from emberline.compiler.compact import check_compact
+from emberline.compiler.cuts import cut_channels, cut_for_memory, cut_for_weights
 from emberline.compiler.emit import Emission, emit
 from emberline.compiler.legalise import legalise
 from emberline.compiler.lower import lower
@@ -17,6 +19,8 @@ from emberline.compiler.narrow import narrow_maxima
 from emberline.compiler.placement import FramePacking, MisalignedSumError, Places, place
 from emberline.compiler.rows import Role, Schedule, StepRows
 from emberline.compiler.schedule.plan import plan_schedule
+from emberline.compiler.schedule.search import Needs
+from emberline.compiler.schedule.supply import Supply
 from emberline.compiler.steps import Step, plan_steps
 from emberline.compiler.weights import WeightImage
 from emberline.model.graph import FeatureMap, Graph, Softmax
@@ -37,14 +41,11 @@ def compile_graph(
 
     Raises ``CompileError``, naming the layer and the reason, for what the machine cannot do or hold.
     """
-    macs = {layer.name: graph.macs(layer) for layer in graph.layers}
-    graph = narrow_maxima(legalise(graph))
-    check_graph(graph, architecture)
-    steps, places = plan_places(graph, architecture)
-    rows = lower(graph, steps, places, architecture)
-    check_compact(rows, architecture)
-    image, weight_bytes = pack_weights(rows, architecture)
-    schedule = plan_schedule(rows, places, architecture)
+    plan = plan_network(graph, architecture)
+    macs = {layer.name: plan.graph.macs(layer) for layer in plan.graph.layers}
+    macs |= {layer.name: graph.macs(layer) for layer in graph.layers}
+    graph, steps, places, schedule = plan.graph, plan.steps, plan.places, plan.schedule
+    image, weight_bytes = pack_weights(plan.rows, architecture)
     zero = graph.feature_maps[graph.inputs[0]].quantisation.zero_point
     emission = emit(schedule, places.packing, zero, image, architecture)
     timing = predict(architecture, emission.words)
@@ -65,6 +66,48 @@ def compile_graph(
         labels=tuple(labels or ()),
         preprocessing=dict(preprocessing or {}),
     )
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """A network with its schedule: ``graph`` as it is computed, layers cut into pieces where they must be."""
+
+    graph: Graph
+    steps: list[Step]
+    places: Places
+    rows: list[StepRows]
+    schedule: Schedule
+
+
+def plan_network(graph: Graph, architecture: Architecture, supply: Supply | None = None) -> NetworkPlan:
+    """The schedule of a network; with ``supply`` of one whose weights come while it runs.
+
+    Raises ``CompileError``, naming the layer that decides, where nothing fits.
+    """
+    graph = narrow_maxima(legalise(graph))
+    check_graph(graph, architecture)
+    pieces = cut_for_weights(graph, supply.bytes_available, architecture) if supply else {}
+    least: Needs | None = None
+    while True:
+        cut = cut_channels(graph, pieces, architecture.lanes_in)
+        steps, places = plan_places(cut, architecture)
+        rows = lower(cut, steps, places, architecture)
+        check_compact(rows, architecture)
+        if supply is None:
+            pack_weights(rows, architecture)
+        found = plan_schedule(rows, places, architecture, supply)
+        if isinstance(found, Schedule):
+            return NetworkPlan(cut, steps, places, rows, found)
+        least = found if least is None or found.words < least.words else least
+        missing = found.words - architecture.activation_depth_words
+        smaller = cut_for_memory(graph, found.layer, pieces, missing, architecture.lanes_in)
+        if smaller is None:
+            raise refuse(
+                least.layer,
+                f"needs {kib(least.words * architecture.lanes_in)} of activation memory, "
+                f"{kib(architecture.activation_bytes)} available on '{architecture.name}'",
+            )
+        pieces = smaller
 
 
 def plan_places(graph: Graph, architecture: Architecture) -> tuple[list[Step], Places]:

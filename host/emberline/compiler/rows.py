@@ -245,12 +245,23 @@ class Stage:
     Parameters:
         operations: where they begin and end in the schedule.
         how: in words, in which order.
+        decides: the layer during which most activation memory is in use.
+        activation_words: in use meanwhile, with the frame's rows and without the result.
+        cycles, waiting: in all, and those in which rows wait for each other; both before addresses are known.
+        weight_bytes: that must be there at once, from the stage's beginning; of a stage in bands, of two steps.
+        fetched_bytes: that one frame fetches if the network's weights do not stay in the memory.
     """
 
     first: int
     end: int
     operations: tuple[int, int]
     how: str
+    decides: str
+    activation_words: int
+    cycles: int
+    waiting: int
+    weight_bytes: int
+    fetched_bytes: int
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from emberline.arch import isa
 from emberline.arch.architecture import Architecture
-from emberline.arch.timing import frame_clock
+from emberline.arch.timing import frame_clock, walked
 from emberline.compiler.hazards import needs_fence, timing_fields
 from emberline.compiler.loops import Token, fold
 from emberline.compiler.rows import RowOperation, StepRows, Storage
@@ -50,8 +50,6 @@ class Costs:
 
     def walking(self, operations: Iterable[RowOperation]) -> int:
         """Cycles that the rows take if none waits."""
-        from emberline.arch.timing import walked
-
         return sum(walked(self.architecture, self.fields(operation)).total for operation in operations)
 
     def fields(self, operation: RowOperation) -> dict[str, int]:

@@ -10,6 +10,9 @@ import numpy as np
 from emberline.compiler.rows import Storage
 from emberline.compiler.schedule.rings import Extent
 
+PROMOTIONS = 16
+"""How often what ends up on top of the pile is placed first instead."""
+
 
 @dataclass(frozen=True)
 class Packing:
@@ -20,7 +23,7 @@ class Packing:
 
 
 def pack(extents: Sequence[Extent]) -> Packing:
-    """The lowest of several orders of placing, each storage as low as it can be.
+    """The lowest pile of several orders of placing, each storage as low as it can be.
 
     A map that is read from the top while another one is written may lie just above it: the rows that are written take
     the place of rows that have been read.
@@ -33,9 +36,21 @@ def pack(extents: Sequence[Extent]) -> Packing:
         lambda each: (-each.words * (each.end - each.first), each.first),
     ]
     clearances = [[below.clearance(above) for above in extents] for below in extents]
-    packings = (_place(extents, sorted(range(len(extents)), key=lambda i: order(extents[i])), clearances)
-                for order in orders)  # fmt: skip
-    return min(packings, key=lambda packing: packing.words)
+    least = least_words(extents)
+    best: Packing | None = None
+    for key in orders:
+        order = sorted(range(len(extents)), key=lambda index: key(extents[index]))
+        for _ in range(PROMOTIONS):
+            packing = _place(extents, order, clearances)
+            if best is None or packing.words < best.words:
+                best = packing
+            if best.words == least:
+                return best
+            top = next(i for i in order if packing.offsets[extents[i].storage] + extents[i].words == packing.words)
+            if top == order[0]:
+                break
+            order = [top, *(index for index in order if index != top)]
+    return best or Packing({}, 0)
 
 
 def least_words(extents: Sequence[Extent]) -> int:

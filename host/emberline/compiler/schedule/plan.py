@@ -6,21 +6,20 @@ from collections.abc import Sequence
 
 from emberline.arch.architecture import Architecture
 from emberline.compiler.allocate import allocate
-from emberline.compiler.checks import kib, refuse
 from emberline.compiler.placement import Places
 from emberline.compiler.rows import Role, Schedule, StepRows
-from emberline.compiler.schedule.search import Search
+from emberline.compiler.schedule.search import Needs, Search
+from emberline.compiler.schedule.supply import Supply
 
 ATTEMPTS = 12
 """How often stages are looked for that leave more memory free, where those found cannot be packed together."""
 
 
-def plan_schedule(steps: Sequence[StepRows], places: Places, architecture: Architecture) -> Schedule:
-    """The fastest schedule that is found to fit, with all addresses.
-
-    Raises ``CompileError`` naming the layer that decides how much memory is needed.
-    """
-    search = Search(steps, places.frame, places.storages, architecture)
+def plan_schedule(
+    steps: Sequence[StepRows], places: Places, architecture: Architecture, supply: Supply | None = None
+) -> Schedule | Needs:
+    """The fastest schedule that is found to fit, with all addresses; or what is needed, the result included."""
+    search = Search(steps, places.frame, places.storages, architecture, supply)
     result_words = sum(storage.words for storage in places.storages if storage.role is Role.RESULT)
     budget = architecture.activation_depth_words - result_words
     least_missing = architecture.activation_depth_words
@@ -37,8 +36,4 @@ def plan_schedule(steps: Sequence[StepRows], places: Places, architecture: Archi
     words = needs.words + result_words
     if words <= architecture.activation_depth_words:  # each stage alone has room, but not all maps together
         words = architecture.activation_depth_words + least_missing
-    raise refuse(
-        needs.layer,
-        f"needs {kib(words * architecture.lanes_in)} of activation memory, {kib(architecture.activation_bytes)} "
-        f"available on '{architecture.name}'",
-    )
+    return Needs(words, needs.layer)

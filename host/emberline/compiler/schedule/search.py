@@ -22,9 +22,12 @@ from emberline.compiler.schedule.frame import plan_frame_rows
 from emberline.compiler.schedule.groups import LAYER_BY_LAYER, Interleaving, interleave
 from emberline.compiler.schedule.packing import pack
 from emberline.compiler.schedule.rings import constant_extent, extent, row_lives
+from emberline.compiler.schedule.supply import Supply, weight_bytes
 
 WORTH_WAITING = 0.005
 """Share of a stage's cycles in which its rows may wait before other orders are looked at for speed alone."""
+MARGIN = 3
+"""Steps at the beginning or end of a group that would fit alone: so many never help the others."""
 BANDS = (1, 2, 4, 8, 16, 32)
 WORD_PRICES = (0.05, 1.0, 8.0, 64.0)
 """Cycles that a program word may cost, tried in turn until the program fits."""
@@ -39,7 +42,8 @@ class Candidate:
         heap_words: activation words of everything that lies in memory meanwhile, but the frame and the result.
         frame_rows: rows of the frame that must be held.
         decides: the layer during which most memory is in use.
-        waiting: cycles; program_words: about.
+        walking, waiting: cycles; program_words: about.
+        weight_bytes: that must be in the weight memory at once; fetched_bytes: that a frame fetches for it.
     """
 
     first: int
@@ -50,8 +54,23 @@ class Candidate:
     heap_words: int
     frame_rows: int
     decides: str
+    walking: int
     waiting: int
     program_words: int
+    weight_bytes: int
+    fetched_bytes: int
+
+    def stalled(self, supply: Supply, once_bytes: int) -> float:
+        """The price of the weights in cycles, about.
+
+        What takes longer than the rows, what lies beyond half of the memory, as it cannot arrive before, and what is
+        fetched more than once, whoever waits for it.
+        """
+        slow = self.fetched_bytes - (self.walking + self.waiting) * supply.bytes_per_cycle
+        again = self.fetched_bytes - once_bytes
+        return (max(0.0, slow) + max(0.0, self.weight_bytes - supply.bytes_available / 2) + again) / (
+            supply.bytes_per_cycle
+        )
 
 
 @dataclass(frozen=True)
@@ -63,14 +82,26 @@ class Needs:
 
 
 class Search:
-    """Finds schedules of lowered steps; candidates are kept, so that asking again with less memory is cheap."""
+    """Finds schedules of lowered steps; candidates are kept, so that asking again with less memory is cheap.
+
+    Parameters:
+        supply: how weights come that do not stay in the memory; None if all of them do.
+    """
 
     def __init__(
-        self, steps: Sequence[StepRows], frame: Storage, storages: Sequence[Storage], architecture: Architecture
+        self,
+        steps: Sequence[StepRows],
+        frame: Storage,
+        storages: Sequence[Storage],
+        architecture: Architecture,
+        supply: Supply | None = None,
     ) -> None:
         self.steps, self.frame, self.storages, self.architecture = steps, frame, storages, architecture
         self.costs = Costs(architecture)
+        self.supply = supply
         self.users = _users(steps)
+        self.weights = [weight_bytes(step, architecture) for step in steps] if supply else [0] * len(steps)
+        self.walks = [self.costs.walking(step.operations) for step in steps]
         self._singles: dict[int, Candidate] = {}
         self._groups: dict[tuple[int, int, Interleaving], Candidate] = {}
 
@@ -88,7 +119,7 @@ class Search:
         candidates = list(self._candidates(available_words))
         schedule = None
         for price in WORD_PRICES:
-            chain = _cheapest(len(self.steps), candidates, price)
+            chain = self._cheapest(candidates, price)
             if chain is None:
                 return None
             schedule = self._schedule(chain)
@@ -111,36 +142,75 @@ class Search:
         assert last is not None
         return Needs(words[-1], last.decides)
 
+    def _cheapest(self, candidates: Sequence[Candidate], word_price: float) -> list[Candidate] | None:
+        """The chain of candidates over all steps with the lowest price, fewer stages first."""
+        best: list[tuple[float, list[Candidate]] | None] = [None] * (len(self.steps) + 1)
+        best[0] = (0.0, [])
+        for candidate in sorted(candidates, key=lambda each: each.end):
+            before, after = best[candidate.first], best[candidate.end]
+            if before is None:
+                continue
+            price = before[0] + candidate.waiting + word_price * candidate.program_words
+            if self.supply is not None:
+                price += candidate.stalled(self.supply, sum(self.weights[candidate.first : candidate.end]))
+            if after is None or price < after[0]:
+                best[candidate.end] = (price, [*before[1], candidate])
+        found = best[-1]
+        return None if found is None else found[1]
+
     # --- candidates
 
     def _candidates(self, available_words: int) -> Iterator[Candidate]:
         """Single steps, and the groups that are needed for memory or worth it for their cycles."""
         singles = [self._single(index) for index in range(len(self.steps))]
         fits = [self.words(each) <= available_words for each in singles]
-        walks = [self.costs.walking(step.operations) for step in self.steps]
         for first, single in enumerate(singles):
             if fits[first] or not available_words:
                 yield single
             for end in range(first + 2, len(self.steps) + 1):
+                if all(fits[end - MARGIN : end]) and end - first > MARGIN and not all(fits[first:end]):
+                    break
+                if all(fits[first : first + MARGIN]) and not all(fits[first:end]):
+                    break
                 if pointer_count(self.steps[first:end]) > self._pointers():
                     break
                 waits = sum(each.waiting for each in singles[first:end])
-                if not all(fits[first:end]) or waits > WORTH_WAITING * sum(walks[first:end]):
-                    yield from self._interleavings(first, end, available_words, sum(walks[first:end]))
+                walk = sum(self.walks[first:end])
+                if not all(fits[first:end]) or waits > WORTH_WAITING * walk:
+                    yield from self._interleavings(first, end, available_words, walk)
 
     def _pointers(self) -> int:
         return POINTER_COUNT
+
+    def _weights(self, first: int, end: int, how: Interleaving) -> tuple[int, int]:
+        """Weight bytes that must be there at once, and that a frame fetches.
+
+        If those of all steps do not fit, they come once for each band; two steps' must fit then.
+        """
+        total = sum(self.weights[first:end])
+        if self.supply is None or total <= self.supply.bytes_available or not how.band:
+            return total, total
+        rows = min(
+            (len(step.rows) // step.rows_per_target for step in self.steps[first:end] if len(step.rows) > 1), default=1
+        )
+        pairs = zip(self.weights[first:end], self.weights[first + 1 : end], strict=False)
+        return max(a + b for a, b in pairs), total * -(-rows // how.band)
 
     def _interleavings(self, first: int, end: int, available_words: int, walk: int) -> Iterator[Candidate]:
         """From the order that needs least memory on, until one waits so little that more memory cannot help."""
         hows = [Interleaving(0), Interleaving(0, apart=True)]
         hows += [Interleaving(band, apart) for band in BANDS for apart in (False, True)]
+        if self.supply is not None and sum(self.weights[first:end]) > self.supply.bytes_available:
+            hows = [Interleaving(band) for band in BANDS]
+            if self._weights(first, end, hows[0])[0] > self.supply.bytes_available:
+                return
         for number, how in enumerate(hows):
             candidate = self._group(first, end, how)
             fits = self.words(candidate) <= available_words
             if fits or (not available_words and number == 0):
                 yield candidate
-            if (not fits and number != 1) or candidate.waiting <= WORTH_WAITING * walk:
+            patient = candidate.waiting <= WORTH_WAITING * walk and candidate.weight_bytes == candidate.fetched_bytes
+            if (not fits and number != 1) or patient:
                 return
 
     def _single(self, index: int) -> Candidate:
@@ -180,8 +250,10 @@ class Search:
             pack(extents).words,
             self._frame_rows(first, end, operations),
             operations[max(used)[1]].layer,
+            sum(self.walks[first:end]),
             self.costs.waiting(operations, fences),
             self.costs.program_words(operations, fences),
+            *self._weights(first, end, how),
         )
 
     def _frame_rows(self, first: int, end: int, operations: list[RowOperation]) -> int:
@@ -199,10 +271,24 @@ class Search:
         for candidate in chain:
             place = (len(operations), len(operations) + len(candidate.operations))
             operations += candidate.operations
-            stages.append(Stage(candidate.first, candidate.end, place, str(candidate.how)))
+            stages.append(self._stage(candidate, place))
             for storage, rows in candidate.rings.items():
                 storage.ring_rows = rows
         return Schedule(operations, self.frame, list(self.storages), stages)
+
+    def _stage(self, candidate: Candidate, operations: tuple[int, int]) -> Stage:
+        return Stage(
+            first=candidate.first,
+            end=candidate.end,
+            operations=operations,
+            how=str(candidate.how),
+            decides=candidate.decides,
+            activation_words=self.words(candidate),
+            cycles=candidate.walking + candidate.waiting,
+            waiting=candidate.waiting,
+            weight_bytes=candidate.weight_bytes,
+            fetched_bytes=candidate.fetched_bytes,
+        )
 
 
 def _users(steps: Sequence[StepRows]) -> dict[Storage, tuple[int, int]]:
@@ -214,18 +300,3 @@ def _users(steps: Sequence[StepRows]) -> dict[Storage, tuple[int, int]]:
                 first, _ = users.get(access.storage, (step.step, step.step))
                 users[access.storage] = (first, step.step)
     return users
-
-
-def _cheapest(count: int, candidates: Sequence[Candidate], word_price: float) -> list[Candidate] | None:
-    """The chain of candidates over all steps with the lowest price, fewer stages first."""
-    prices: list[tuple[float, list[Candidate]] | None] = [None] * (count + 1)
-    prices[0] = (0.0, [])
-    for candidate in sorted(candidates, key=lambda each: each.end):
-        before, after = prices[candidate.first], prices[candidate.end]
-        if before is None:
-            continue
-        price = before[0] + candidate.waiting + word_price * candidate.program_words
-        if after is None or price < after[0]:
-            prices[candidate.end] = (price, [*before[1], candidate])
-    found = prices[count]
-    return None if found is None else found[1]
