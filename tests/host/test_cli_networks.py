@@ -18,7 +18,7 @@ from emberline.cli.zoo import download
 from emberline.compiler.compile import compile_graph
 from emberline.compiler.frontends.tflite_reader import read_tflite
 from emberline.errors import EmberlineError
-from emberline.model.graph import FeatureMap, Graph, Quantisation, Upsample
+from emberline.model.graph import NO_PADDING, FeatureMap, Graph, MaxPool, Quantisation
 from emberline.zoo import PACKAGE_FOLDER, ZOO
 
 Capture = pytest.CaptureFixture[str]
@@ -80,11 +80,11 @@ def test_inspect_prints_a_table(capfd: Capture) -> None:
 
 def test_inspect_says_why_a_layer_is_unsupported() -> None:
     quantisation = Quantisation(0.5, 0)
-    maps = {"x": FeatureMap("x", 2, 2, 3, quantisation), "y": FeatureMap("y", 4, 4, 3, quantisation)}
-    graph = Graph("test", ("x",), ("y",), (Upsample("up", ("x",), "y", (2, 2)),), maps)
+    maps = {"x": FeatureMap("x", 2, 33, 3, quantisation), "y": FeatureMap("y", 2, 3, 3, quantisation)}
+    graph = Graph("test", ("x",), ("y",), (MaxPool("pool", ("x",), "y", (1, 1), (1, 16), NO_PADDING),), maps)
     report = build_report(graph, preset("ulx3s-85f"))
     assert not report["supported"]
-    assert report["layers"][0]["unsupported"] == "Upsample has no hardware yet"
+    assert report["layers"][0]["unsupported"] == "a maximum every 15 columns at most can run, not every 16"
     assert report["predicted_cycles"] is None
 
 

@@ -6,14 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import invoke
 from PIL import Image
 
 from emberline.driver.faces import Face, draw, find_faces, priors
-from emberline.driver.images import load_pixels
-from emberline.driver.preprocessing import Preprocessing
-from emberline.model import network
 from emberline.model.graph import FeatureMap, Quantisation
-from emberline.zoo import ZOO
 
 WIDTH, HEIGHT = 320, 240
 GRIDS = ((30, 40, 3), (15, 20, 2), (8, 10, 2), (4, 5, 3))
@@ -58,24 +55,29 @@ def test_frames_are_drawn_on_a_copy() -> None:
     assert image.getpixel((10, 10)) == (0, 0, 0)
 
 
-@pytest.mark.parametrize(("photograph", "count"), [("test_1.jpg", 47), ("test_26.jpg", 67)])
-def test_boxes_equal_those_of_onnxruntime(photograph: str, count: int, data_folder: Path, tmp_path: Path) -> None:
+def test_boxes_equal_those_of_onnxruntime_and_are_drawn(
+    capfd: pytest.CaptureFixture[str], data_folder: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("onnx", reason="needs the optional packages onnx and onnxruntime")
     pytest.importorskip("onnxruntime", reason="needs the optional packages onnx and onnxruntime")
-    from emberline.compiler.frontends.onnx_reader import read_onnx
-    from emberline.model.onnx_reference import OnnxRuntimeReference
-    from emberline.quantiser.static import Options, quantise
+    model, folder = tmp_path / "faces.onnx", data_folder / "face_ultralight"
+    assert invoke(capfd, "quantize", "face_ultralight", "--calibration", folder, "-o", model).status == 0
+    photographs = [folder / "test_1.jpg", folder / "test_26.jpg"]
+    arguments = ("--against", "onnxruntime", "--draw", tmp_path / "drawn", "--json")
+    finished = invoke(capfd, "detect", model, *photographs, *arguments)
+    assert finished.status == 0, finished.err
+    report = finished.json()
+    assert [(len(row["faces"]), row["same_boxes"]) for row in report] == [(47, True), (67, True)]
+    for row, photograph in zip(report, photographs, strict=True):
+        with Image.open(photograph) as before, Image.open(row["picture"]) as after:
+            assert after.size == before.size
+            face = row["faces"][0]
+            corner = (int(face["left"] * before.width), int(face["top"] * before.height))
+            assert after.getpixel(corner) == (255, 0, 0)
 
-    entry, folder = ZOO["face_ultralight"], data_folder / "face_ultralight"
-    preprocessing = Preprocessing.from_json(entry.preprocessing)
-    path = tmp_path / "faces.onnx"
-    quantise(entry.path(), path, folder, preprocessing, Options(outputs=entry.outputs))
-    graph = read_onnx(path)
-    pixels = load_pixels(folder / photograph, (HEIGHT, WIDTH, 3), preprocessing)
-    codes = preprocessing.to_codes(pixels, graph.feature_maps[graph.inputs[0]].quantisation)[None]
-    ours, theirs = network.run(graph, codes), OnnxRuntimeReference(path, graph).run_all(codes)
-    maps = [graph.feature_maps[name] for name in graph.outputs]
-    faces = find_faces([(ours[each.name][0], each) for each in maps], WIDTH, HEIGHT)
-    expected = find_faces([(values[0], each) for values, each in zip(theirs, maps, strict=True)], WIDTH, HEIGHT)
-    assert faces == expected
-    assert len(faces) == count
+
+def test_other_networks_are_no_face_detectors(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    finished = invoke(capfd, "detect", "ember_cifar10", tmp_path / "a.png")
+    assert finished.status == 1
+    assert "'ember_cifar10' is no face detector: its outputs are [(1, 1, 10)]" in finished.err

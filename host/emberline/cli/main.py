@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from emberline.cli import bench, build, compile, demo, info, inspect, quantize, run, verify, weights, zoo
+from emberline.cli import bench, build, compile, demo, detect, info, inspect, quantize, run, verify, weights, zoo
 from emberline.errors import EmberlineError
 
 USER_ERROR = 1
@@ -22,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (compile, run, verify, bench, build, demo, info, quantize, inspect, weights, zoo):
+for command in (compile, run, verify, bench, build, demo, detect, info, quantize, inspect, weights, zoo):
     command.register(app)
 
 

@@ -19,7 +19,7 @@ from emberline.arch.architecture import Architecture
 from emberline.arch.program import Program
 from emberline.cli import console
 from emberline.cli.comparison import accuracy, compare
-from emberline.cli.engines import Codes, ModelEngine, open_engine, open_reference
+from emberline.cli.engines import Codes, FrameResult, ModelEngine, open_engine, open_reference
 from emberline.cli.float_network import float_accuracy, quantised_network
 from emberline.cli.frames import load_all
 from emberline.cli.networks import Network, find_architecture, load_network
@@ -221,14 +221,9 @@ def _difference(ours: Sequence[Any], theirs: Sequence[Any]) -> dict[str, Any]:
 
 def _faces(network: Network, ours: Sequence[Any], theirs: Sequence[Any]) -> tuple[tuple[int, ...], str]:
     """How many faces there are in each image, and whether both runs give the same boxes."""
-    from emberline.driver.faces import find_faces
+    from emberline.cli.detect import faces_of
 
-    graph = network.need_graph("finding faces")
-    maps = [graph.feature_maps[name] for name in graph.outputs]
-    height, width, _ = network.input.shape
-    found = [
-        [find_faces(list(zip(outputs, maps, strict=True)), width, height) for outputs in run] for run in (ours, theirs)
-    ]
+    found = [[faces_of(network, FrameResult(outputs)) for outputs in run] for run in (ours, theirs)]
     same = "the same boxes" if found[0] == found[1] else OTHER_BOXES
     return tuple(len(faces) for faces in found[0]), same
 

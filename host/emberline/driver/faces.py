@@ -46,6 +46,12 @@ def priors(width: int, height: int) -> Reals:
     return np.clip(np.array(found), 0, 1)
 
 
+def head_shapes(width: int, height: int) -> list[tuple[int, int, int]]:
+    """What the network's outputs are for an input of this size: scores of every scale, then offsets."""
+    grids = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
+    return [(*grid, values * len(sizes)) for values in (2, 4) for grid, sizes in zip(grids, SIZES, strict=True)]
+
+
 def find_faces(
     heads: Sequence[tuple[NDArray[np.int8], FeatureMap]],
     width: int,
