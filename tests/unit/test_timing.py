@@ -41,7 +41,8 @@ def test_idle_covers_every_bottleneck():
 
 @pytest.mark.parametrize("name", ["ember_cifar10", *SYNTHETIC])
 def test_spent_cycles_sum_to_the_predicted_ones(name):
-    architecture = PRESETS["ulx3s-85f"]
+    """On an array with memory for all of them."""
+    architecture = PRESETS["large-16x8"]
     program = load_network(name).compile(architecture)
     found = timing.predict(architecture, list(program.instructions))
     assert sum(spent.total for spent in found.spent.values()) == found.cycles == program.predicted_cycles
