@@ -12,12 +12,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from emberline.arch.architecture import Architecture
 from emberline.arch.program import Program
 from emberline.arch.timing import Spent
+from emberline.cli import plot
 from emberline.cli.chart import digest, draw
 from emberline.cli.networks import find_architecture, load_network
 from emberline.cli.report import bench_report
+from emberline.compiler.compile import compile_graph
 from emberline.errors import CompileError, ModelError
+from emberline.zoo.synthetic import synthetic_network
 
 VERIFIED = Path(__file__).resolve().parents[1] / "docs" / "zoo_verified.json"
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
@@ -34,6 +38,8 @@ MEASURED = {
 """The networks of the README's table."""
 CHARTS = ("resnet8", "ember_cifar10", "kws", "synthetic-squeezenet")
 """The networks with a chart in docs/pictures."""
+FUSED = "scheduling"
+"""The picture of docs/scheduling.md: the fire modules depth first, in little memory."""
 
 _WHY = {
     "taps": "includes lanes without a weight: of a first layer, of depthwise layers and of averages, which multiply by "
@@ -168,11 +174,24 @@ def stale_charts() -> list[Path]:
             text = path.read_text(encoding="utf-8") if path.is_file() else ""
             if digest([program]) not in text:
                 found.append(path)
+    path = PICTURES / f"{FUSED}.svg"
+    if not path.is_file() or plot.digest(fused_program()) not in path.read_text(encoding="utf-8"):
+        found.append(path)
     return found
 
 
+@cache
+def fused_program() -> Program:
+    """The synthetic SqueezeNet stack in 32 KiB of activation memory."""
+    machine = Architecture("16x8 lanes with 32 KiB", 16, 8, 2048, 4096, 8192, requantisers=8)
+    return compile_graph(synthetic_network("synthetic-squeezenet"), machine)
+
+
 def draw_chart(path: Path) -> None:
-    """Draw one of ``CHARTS``; ``EmberlineError`` where matplotlib is missing."""
+    """Draw one of ``CHARTS``, or ``FUSED``; ``EmberlineError`` where matplotlib is missing."""
+    if path.stem == FUSED:
+        plot.draw(fused_program(), path)
+        return
     program = predicted(path.stem)
     assert isinstance(program, Program)
     draw([program], path)

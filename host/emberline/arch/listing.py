@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from emberline.arch.architecture import Architecture
@@ -119,6 +119,30 @@ def validate(words: Sequence[int], architecture: Architecture, frame_rows: int |
         if released != frame_rows:
             raise ProgramError(f"the program releases {released} of the {frame_rows} rows of a frame")
     return instructions
+
+
+def unroll(instructions: Sequence[Instruction]) -> Iterator[Instruction]:
+    """The instructions in their order of execution, ``LOOP`` and ``NEXT`` too, up to and including ``END``.
+
+    The loops of ``instructions`` must be closed, as those of valid programs are.
+    """
+    loops: list[list[int]] = []
+    index = 0
+    while True:
+        instruction = instructions[index]
+        yield instruction
+        index += 1
+        match instruction.opcode:
+            case Opcode.LOOP:
+                loops.append([index, instruction.fields["count"]])
+            case Opcode.NEXT:
+                loops[-1][1] -= 1
+                if loops[-1][1]:
+                    index = loops[-1][0]
+                else:
+                    loops.pop()
+            case Opcode.END:
+                return
 
 
 class _Refusal(Exception):

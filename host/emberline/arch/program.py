@@ -101,7 +101,7 @@ class HostLayer:
 class LayerReport:
     """A row of the table that the compiler prints: ``cycles`` are predicted, bytes are weight memory.
 
-    ``spent``: where the cycles go; its total is ``cycles``.
+    ``spent``: where the cycles go; its total is ``cycles``. ``rows``: the word addresses of its ROWs.
     """
 
     name: str
@@ -110,6 +110,7 @@ class LayerReport:
     cycles: int
     weight_bytes: int
     spent: Spent = field(default_factory=Spent)
+    rows: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -53,22 +53,35 @@ def draw(programs: Sequence[Program], path: Path) -> None:
 
     Raises ``EmberlineError`` where matplotlib is missing or knows no such format.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise EmberlineError('charts need matplotlib: pip install "emberline[plot]"') from None
     rows = sum(len(program.layers) + 2 for program in programs)
-    # Text stays text, and equal charts are equal files.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "emberline", "font.size": 8}):
-        figure = Figure(figsize=(8, 1 + 0.24 * rows), layout="constrained")
+
+    def fill(figure: Any) -> None:
+        figure.set_size_inches(8, 1 + 0.24 * rows)
         ratios = [len(program.layers) + 2 for program in programs]
         panels = figure.subplots(len(programs), 1, squeeze=False, height_ratios=ratios)[:, 0]
         for panel, program in zip(panels, programs, strict=True):
             _draw_layers(panel, program)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7)
+
+    save_figure(path, fill, description=digest(programs))
+
+
+def save_figure(path: Path, fill: Callable[[Any], None], *, description: str | None) -> None:
+    """Write the figure that ``fill`` draws into an empty one; an SVG holds ``description``. Equal ones are equal files.
+
+    Raises ``EmberlineError`` where matplotlib is missing or knows no format of that ending.
+    """
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise EmberlineError('charts need matplotlib: pip install "emberline[plot]"') from None
+    # Text stays text.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "emberline", "font.size": 8}):
+        figure = Figure(layout="constrained")
+        fill(figure)
         try:
-            metadata = {"Date": None, "Description": digest(programs)} if path.suffix == ".svg" else None
+            metadata = {"Date": None, "Description": description} if path.suffix == ".svg" else None
             figure.savefig(path, metadata=metadata)
         except ValueError as error:
             raise EmberlineError(f"{path}: {error}") from None
@@ -84,14 +97,14 @@ def _draw_layers(panel: Any, program: Program) -> None:
         start = [left + length for left, length in zip(start, lengths, strict=True)]
     ideal = [each["ideal"] for each in table]
     panel.barh([place - 0.25 for place in places], ideal, 0.2, color="#b8cfe0", label="ideal: MACs / multipliers")
-    panel.set_yticks(list(places), [_short(layer.name) for layer in program.layers])
+    panel.set_yticks(list(places), [short_name(layer.name) for layer in program.layers])
     panel.invert_yaxis()
     panel.set_xlabel("cycles")
     panel.set_title(title(program))
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _short(name: str) -> str:
-    """Published names are paths; their last parts, with the operators that the file's order tells apart."""
+def short_name(name: str) -> str:
+    """A layer's name in a picture: the last parts of paths, with the operators that the file's order tells apart."""
     parts = [part.rsplit("/", 2)[-2:] for part in name.replace("/Relu", "").replace("/BiasAdd", "").split(" + ")]
     return " + ".join("/".join(part).removeprefix("model/").split(" (")[0] for part in parts)[:48]

@@ -31,10 +31,26 @@ def inspect(
     ],
     arch: Annotated[str, typer.Option(help="An architecture preset; `emberline info` lists them.")] = "ulx3s-85f",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a picture of a frame: the activation memory and the lanes over time. "
+            "MODEL may be a compiled program. Needs matplotlib; the file's ending decides the format.",
+        ),
+    ] = None,
 ) -> None:
     from emberline.cli.float_network import is_float
     from emberline.cli.networks import find_architecture, load_network
 
+    if plot is not None:
+        from emberline.cli.plot import draw
+
+        network = load_network(model)
+        draw(network.compile(None if network.program else find_architecture(arch)), plot)
+        console.note(f"wrote {plot}")
+        if network.program:
+            return
     architecture = find_architecture(arch)
     floating = is_float(model)
     graph = float_graph(model) if floating else load_network(model).need_graph("inspecting")

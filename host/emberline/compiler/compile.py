@@ -188,8 +188,10 @@ def _report(
 ) -> list[LayerReport]:
     """The table of layers; steps of one name, as the copies of a concatenation, make one line."""
     spent: dict[str, Spent] = {}
+    addresses: dict[str, tuple[int, ...]] = {}
     for address, layer in emission.row_layers.items():
         spent[layer] = spent.get(layer, Spent()) + row_spent.get(address, Spent())
+        addresses[layer] = (*addresses.get(layer, ()), address)
     reports = {}
     for step in steps:
         where = spent.get(step.name, Spent())
@@ -200,6 +202,7 @@ def _report(
             where.total,
             weight_bytes.get(step.name, 0),
             where,
+            addresses.get(step.name, ()),
         )
     return list(reports.values())
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import POINTER_COUNT, Opcode
-from emberline.arch.listing import Instruction, validate
+from emberline.arch.listing import Instruction, unroll, validate
 from emberline.arch.timing import PooledRow, combines_in_flight, minimum_idle
 from emberline.errors import EmulationError
 from emberline.model.depthwise_arithmetic import DepthwiseArithmetic
@@ -109,7 +109,7 @@ class Machine:
         pending = iter(rows)
         self._landed = self._sequence
         self._result_is_free = False
-        for instruction in self._execute():
+        for instruction in unroll(self._body):
             self._instruction = instruction
             match instruction.opcode:
                 case Opcode.SET:
@@ -128,26 +128,6 @@ class Machine:
         return self.activations[start // groups : start // groups + self._result["words"]].tobytes()
 
     # --- control
-
-    def _execute(self) -> Iterator[Instruction]:
-        """The frame's instructions in order of execution, loops unrolled."""
-        loops: list[list[int]] = []
-        index = 0
-        while True:
-            instruction = self._body[index]
-            index += 1
-            if instruction.opcode is Opcode.LOOP:
-                loops.append([index, instruction.fields["count"]])
-            elif instruction.opcode is Opcode.NEXT:
-                loops[-1][1] -= 1
-                if loops[-1][1]:
-                    index = loops[-1][0]
-                else:
-                    loops.pop()
-            else:
-                yield instruction
-            if instruction.opcode is Opcode.END:
-                return
 
     def _set(self, fields: Fields) -> None:
         self.pointers[fields["pointer"]] = fields["value"]
