@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from random_graphs import Limits, graphs
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.isa import LOOP_DEPTH, Opcode
+from emberline.arch.isa import FRAME, LOOP_DEPTH, Opcode
 from emberline.arch.listing import decode, encode
 from emberline.compiler.allocate import allocate
 from emberline.compiler.compile import plan_places
@@ -145,8 +145,8 @@ def test_folded_loops_execute_the_same(pattern: object) -> None:
 
 
 def _frame(channels: int) -> dict[str, int]:
-    names = ("window", "skip", "stride", "columns", "stored_columns", "zero", "start", "ring_rows")
-    return {"channels": channels, **dict.fromkeys(names, 1)}
+    names = (field.name for field in FRAME.fields if field.name != "opcode")
+    return {**dict.fromkeys(names, 1), "channels": channels}
 
 
 def test_rows_of_a_layer_make_one_loop() -> None:
@@ -221,7 +221,7 @@ def test_frame_ring_holds_two_frames_if_there_is_room() -> None:
     net.convolution("input", 8, (3, 3))
     schedule = schedule_of(net.graph())
     allocate(schedule, MACHINE)
-    assert schedule.frame.ring_rows == 16
+    assert schedule.frame.ring_rows == 2 * schedule.frame.height
 
 
 # --- weights

@@ -109,7 +109,7 @@ def test_too_little_activation_memory() -> None:
     with pytest.raises(CompileError, match=message):
         compile_graph(deep(), replace(MACHINE, activation_depth_words=words - 1))
     program = compile_graph(deep(), replace(MACHINE, activation_depth_words=words))
-    assert program.listing()[0].fields["ring_rows"] == 3
+    assert program.listing()[0].fields["held_rows"] == 3
 
 
 def test_too_little_weight_memory() -> None:

@@ -86,13 +86,28 @@ def test_any_network(graph: Graph, lanes: tuple[int, int], seed: int) -> None:
 @pytest.mark.parametrize("rows", [5, 7, 12, 13, 23, 24])
 def test_ring_of_any_length(rows: int) -> None:
     """A 12-row frame in rings from the 5 rows that its kernel needs to two whole frames, over many frames."""
-    net = Network(12, 9, 3)
+    net = Network(12, 9, 8)
     x = net.convolution("input", 8, (5, 1), padding=Padding(2, 2, 0, 0))
     graph = net.graph(x)
     frames = random_frames(np.random.default_rng(rows), graph, 5)
     maps_words = 12 * 9
     program = assert_equal_to_model(graph, machine(8, 8, maps_words + rows * 9), frames)
-    assert program.listing()[0].fields["ring_rows"] == rows
+    assert program.listing()[0].fields["held_rows"] == rows
+
+
+@pytest.mark.parametrize("stored_rows", [3, 4, 7, 12, 13, 20, 24])
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 2)])
+def test_ring_of_windows_of_any_length(stored_rows: int, kernel: tuple[int, int]) -> None:
+    """Stored windows of the first convolution, from the fewest that let a row be complete."""
+    net = Network(12, 9, 3)
+    x = net.convolution("input", 8, kernel, padding=same(kernel[0]))
+    graph = net.graph(x)
+    frames = random_frames(np.random.default_rng(stored_rows), graph, 5)
+    out = graph.feature_maps[x]
+    words = out.height * out.width + stored_rows * out.width * -(-kernel[0] * kernel[1] * 3 // 8)
+    program = assert_equal_to_model(graph, machine(8, 8, words), frames)
+    fields = program.listing()[0].fields
+    assert 2 * stored_rows < out.height or (fields["kernel_rows"], fields["kernel_columns"]) == kernel
 
 
 def test_frame_needs_no_whole_ring_for_a_strided_convolution() -> None:
@@ -100,9 +115,9 @@ def test_frame_needs_no_whole_ring_for_a_strided_convolution() -> None:
     x = net.convolution("input", 4, (2, 2), stride=(3, 2))
     graph = net.graph(x)
     program = assert_equal_to_model(
-        graph, machine(8, 4, 4 * 3 + 5 * 3), random_frames(np.random.default_rng(0), graph, 4)
+        graph, machine(8, 4, 4 * 3 + 3 * 3), random_frames(np.random.default_rng(0), graph, 4)
     )
-    assert program.listing()[0].fields["ring_rows"] < 13
+    assert program.listing()[0].fields["held_rows"] < 13
 
 
 def _bypass(net: Network, first: int, second: int) -> str:
@@ -210,7 +225,7 @@ def test_input_of_many_channels(channels: int) -> None:
     net = Network(5, 4, channels)
     graph = net.graph(net.convolution("input", 6, (3, 3), padding=same(3)))
     program = assert_equal_to_model(graph, machine(4, 4), random_frames(np.random.default_rng(2), graph, 2))
-    assert program.input.pixel_bytes == -(-channels // 4) * 4
+    assert program.input.pixel_bytes == channels
 
 
 def test_several_outputs_and_an_output_that_is_read_again() -> None:
@@ -304,7 +319,7 @@ def test_resnet8_is_fast_on_chip(resnet8: Graph) -> None:
 @pytest.fixture
 def small() -> tuple[Program, Machine, bytes]:
     """Two layers and a sum, compiled for a machine that has just the memory; its bytes of a frame."""
-    net = Network(4, 4, 2)
+    net = Network(4, 4, 4)
     a = net.convolution("input", 4, (3, 3), padding=same(3))
     graph = net.graph(net.add(a, net.convolution(a, 4, (3, 3), padding=same(3))))
     architecture = machine(4, 4, 2 * 16 + 7 * 4)
@@ -343,12 +358,17 @@ ILLEGAL = [
     (Opcode.ROW, 3, {"fence": 0}, "needs a fence, as the ROW before it has no residual addition"),
     (Opcode.ROW, 3, {"hold_result": 0}, "writes the result without hold_result"),
     (Opcode.ROW, 5, {"row_words": 100, "columns": 16, "idle": 9}, "reads up to group .*, beyond its ring"),
-    (Opcode.ROW, 0, {"row_words": 100, "columns": 16, "kernel_rows": 1}, "reads frame row 4 of the 4"),
+    (Opcode.ROW, 0, {"row_words": 100, "columns": 16, "kernel_rows": 1}, "reads a frame row that .* released"),
     (Opcode.ROW, 0, {"target_pixel_step": 60}, "target row ends at group .* beyond its ring"),
     (Opcode.ROW, 3, {"target_start": 0, "target_end": 8}, "target pointer . is .*, outside 0..8"),
     (Opcode.ROW, 3, {"residual_pixel_step": 40}, "residual row ends at group .* beyond its ring"),
     (Opcode.ROW, 3, {"source_step": 1, "columns": 1}, "reads up to group .*, beyond its ring"),
-    (Opcode.ROW, 0, {"release_rows": 3}, "releases 3 frame rows before they arrived|of the . that it has waited"),
+    (
+        Opcode.ROW,
+        0,
+        {"release_rows": 3},
+        "releases 3 frame rows before they arrived|reads a frame row that .* released",
+    ),
     (Opcode.ROW, 0, {"wait_rows": 100}, "waits for 100 frame rows"),
     (Opcode.BEGIN, 0, {"wait_rows": 1}, "reads frame row 1 of the 1 that it has waited for"),
     (Opcode.ROW, 2, {"release_rows": 0}, "released 2 rows of a frame of 4|of the"),
@@ -366,7 +386,7 @@ def test_illegal_programs_are_named(
 
 
 def test_missing_fence_and_too_little_idle() -> None:
-    net = Network(4, 4, 2)
+    net = Network(4, 4, 4)
     graph = net.graph(net.convolution(net.average_pool("input", (4, 4)), 4, (1, 1)))
     architecture = machine(4, 4, requantisers=1)
     program = compile_graph(graph, architecture)
@@ -408,7 +428,7 @@ def test_frames_of_another_size(small: tuple[Program, Machine, bytes]) -> None:
     loaded.load_program(list(program.instructions))
     good = loaded.run_frame(frame)
     for wrong in (b"", frame[:-1], frame + b"\0"):
-        with pytest.raises(EmulationError, match=re.escape(f"a frame of {len(wrong)} bytes is not whole rows of 8")):
+        with pytest.raises(EmulationError, match=re.escape(f"a frame of {len(wrong)} bytes is not whole rows of 16")):
             loaded.run_frame(wrong)
     assert loaded.run_frame(frame) == good
 
@@ -429,10 +449,10 @@ def test_emulator_checks_program_and_frame(small: tuple[Program, Machine, bytes]
         Emulator(replace(program.architecture, activation_depth_words=61)).load(program)
     emulator = Emulator(program.architecture)
     emulator.load(program)
-    with pytest.raises(ImageError, match=r"takes int8 \(4, 4, 2\), not int8 \(4, 4, 3\)"):
+    with pytest.raises(ImageError, match=r"takes int8 \(4, 4, 4\), not int8 \(4, 4, 3\)"):
         emulator.run(np.zeros((4, 4, 3), np.int8))
     with pytest.raises(ImageError, match="not uint8"):
-        emulator.run(np.zeros((4, 4, 2), np.uint8))
+        emulator.run(np.zeros((4, 4, 4), np.uint8))
 
 
 def test_compile_errors_are_the_only_errors_of_small_machines() -> None:

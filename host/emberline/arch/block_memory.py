@@ -110,9 +110,9 @@ SB_RAM40 = BlockMemory(
 
 
 def activation_shape(architecture: Architecture, depth_words: int | None = None) -> MemoryShape:
-    """The activation buffer, or so much of it: the lanes read at one port, everybody else reads and writes groups."""
+    """The activation buffer, or so much of it: the lanes read at one port, everybody else reads and writes bytes."""
     depth = architecture.activation_depth_words if depth_words is None else depth_words
-    return MemoryShape(8 * architecture.lanes_in, depth, Ports.TRUE_DUAL, 8 * architecture.lanes_out)
+    return MemoryShape(8 * architecture.lanes_in, depth, Ports.TRUE_DUAL, 8)
 
 
 def weight_shape(architecture: Architecture, depth_words: int | None = None) -> MemoryShape:

@@ -60,6 +60,20 @@ word: the last ``lead`` columns of each word lie behind the row, so that they ar
 the parameters of each word but the first are loaded during its first taps, whose results are therefore not stored:
 ``pool_first * kernel_rows`` is at least ``parameter_words * groups_per_word``, if there are several words.
 
+**FRAME** says how the frame is stored: a *stored pixel* is a window of ``kernel_rows`` x ``kernel_columns`` pixels of
+the link in ``pixel_words`` words, so that a first convolution with few channels finds its taps side by side::
+
+    for s in range(stored_rows):
+        for j in range(stored_columns):
+            for ky in range(kernel_rows):
+                for kx in range(kernel_columns):
+                    y = s * row_stride + ky - pad_rows;  x = j * column_stride + kx - pad_columns
+                    pixel = frame[y][x] if inside the frame else [zero] * channels
+                    bytes (ky * kernel_columns + kx) * channels ... of stored pixel [s][j] = pixel
+
+``wait_rows`` and ``release_rows`` count rows of the link: a stored row can be read when the last of its rows has been
+waited for, until the first of them is released (`emberline.arch.frame_rows`).
+
 Three rows of a 3x3 pool with stride 2: the first stores its maxima, the second combines with them, the third combines
 and copies, which begins the next pooled row.
 """
@@ -105,20 +119,31 @@ END = Layout("END", (_OPCODE,))
 SET = Layout("SET", (_OPCODE, Field("pointer", 4, doc="which pointer"), _address("value", "its new value")))
 LOOP = Layout("LOOP", (_OPCODE, Field("count", 16, doc="how often the body runs, at least 1")))
 NEXT = Layout("NEXT", (_OPCODE,))
-BEGIN = Layout("BEGIN", (_OPCODE, Field("wait_rows", 12, doc="input rows that must have arrived")))
+BEGIN = Layout("BEGIN", (_OPCODE, Field("wait_rows", 12, doc="rows of the link that must have arrived")))
 FRAME = Layout(
     "FRAME",
     (
         _OPCODE,
-        Field("channels", 8, doc="bytes of one pixel on the link, 1 to lanes_in"),
-        Field("window", 8, doc="pixels side by side in one stored word; window * channels <= lanes_in"),
-        Field("skip", 8, doc="pixels to take in before the first word is stored: window - 1 - left padding"),
-        Field("stride", 4, doc="pixels from one stored word to the next"),
+        Field("channels", 12, doc="bytes of one pixel on the link"),
         Field("columns", 12, doc="pixels of one row on the link"),
-        Field("stored_columns", 12, doc="words of one stored row"),
-        Field("zero", 8, signed=True, doc="what lies left and right of the frame: its zero point"),
+        Field("rows", 12, doc="rows of one frame on the link"),
+        Field("held_rows", 12, doc="rows of the link that the ring has room for"),
+        Field("zero", 8, signed=True, doc="what lies around the frame: its zero point"),
+        Field("pad_rows", 8, doc="rows of it above the frame"),
+        Field("pad_columns", 8, doc="columns of it left of the frame"),
+        Field("kernel_rows", 8, doc="rows of a stored pixel's window"),
+        Field("kernel_columns", 8, doc="columns of a stored pixel's window"),
+        Field("row_stride", 8, doc="rows from one stored row's window to the next"),
+        Field("column_stride", 8, doc="columns from one stored pixel's window to the next"),
+        Field("stored_rows", 12, doc="stored rows of one frame"),
+        Field("stored_columns", 12, doc="stored pixels of one row"),
+        Field("pixel_words", 12, doc="words of a stored pixel: enough for its window"),
+        Field("kernel_row_bytes", 16, doc="kernel_columns * channels"),
+        Field("column_stride_bytes", 16, doc="column_stride * channels"),
+        Field("row_stride_bytes", 16, doc="row_stride * kernel_row_bytes"),
+        Field("row_words", 16, doc="stored_columns * pixel_words"),
         _address("start", "first group of the frame ring"),
-        Field("ring_rows", 12, doc="rows in the frame ring; its end is start + ring_rows * stored_columns words"),
+        _address("end", "first group behind it: whole stored rows later"),
     ),
 )
 RESULT = Layout(
@@ -135,8 +160,8 @@ ROW = Layout(
         Field("hold_result", 1, doc="wait until the previous frame's result has been released"),
         Field("hold_weight", 1, doc="every tap uses the group's first weight word (pooling)"),
         Field("depthwise", 1, doc="channel by channel: each lane multiplies another column of the kernel"),
-        Field("wait_rows", 12, doc="frame rows that must be in the ring and not released"),
-        Field("release_rows", 8, doc="frame rows that are no longer needed once this ROW has read them"),
+        Field("wait_rows", 12, doc="rows of the link that must have arrived and not been released"),
+        Field("release_rows", 8, doc="rows of the link that are no longer needed once this ROW has read"),
         Field("source_pointer", 4, doc="pointer to the first source row"),
         _address("source_step", "how far that pointer moves"),
         _address("source_start", "first group of the source ring"),

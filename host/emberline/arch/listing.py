@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.compact_timing import can_scale
+from emberline.arch.frame_rows import FrameRows
 from emberline.arch.isa import (
     ADD,
     LAYOUTS,
@@ -211,14 +212,27 @@ def _check_operands(instruction: Instruction, architecture: Architecture) -> Non
 
 
 def _check_frame(f: dict[str, int], architecture: Architecture) -> None:
-    for name in ("channels", "window", "stride", "columns", "stored_columns", "ring_rows"):
-        _require(f[name] >= 1, f"{name} must be at least 1")
-    taken = f["window"] * f["channels"]
-    _require(taken <= architecture.lanes_in, f"window * channels is {taken}, a word has {architecture.lanes_in} bytes")
-    _require(f["skip"] < f["window"], f"skip {f['skip']} is not below window {f['window']}")
-    _require(f["start"] % architecture.groups_per_word == 0, f"start {f['start']} is not word aligned")
-    end = f["start"] + f["ring_rows"] * f["stored_columns"] * architecture.groups_per_word
-    _require(end <= architecture.activation_depth_groups, f"ring ends at {end}, beyond the activation buffer")
+    groups, lanes = architecture.groups_per_word, architecture.lanes_in
+    zeros = ("zero", "pad_rows", "pad_columns", "start")
+    for name in f:
+        _require(name in zeros or f[name] >= 1, f"{name} must be at least 1")
+    products = {
+        "kernel_row_bytes": ("kernel_columns", "channels"),
+        "column_stride_bytes": ("column_stride", "channels"),
+        "row_stride_bytes": ("row_stride", "kernel_row_bytes"),
+        "row_words": ("stored_columns", "pixel_words"),
+    }
+    for name, (a, b) in products.items():
+        _require(f[name] == f[a] * f[b], f"{name} {f[name]} is not {a} * {b}")
+    window = f["kernel_rows"] * f["kernel_row_bytes"]
+    _require(window <= f["pixel_words"] * lanes, f"a window of {window} bytes needs more than pixel_words")
+    for name in ("start", "end"):
+        _require(f[name] % groups == 0, f"{name} {f[name]} is not word aligned")
+    _require(f["end"] <= architecture.activation_depth_groups, f"ring ends at {f['end']}, beyond the activation buffer")
+    rows, rest = divmod(f["end"] - f["start"], f["row_words"] * groups)
+    _require(rows >= 1 and not rest, f"ring {f['start']}..{f['end']} is not whole rows")
+    needed = FrameRows.of(f).ring_rows(f["held_rows"])
+    _require(needed <= rows, f"held_rows {f['held_rows']} need {needed} stored rows, the ring has {rows}")
 
 
 def _check_row(f: dict[str, int], architecture: Architecture) -> None:

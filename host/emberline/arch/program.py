@@ -32,7 +32,7 @@ from emberline.arch.timing import Spent
 from emberline.errors import ProgramError
 
 MAGIC = b"EMBER\r\n\x1a"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _PREFIX = struct.Struct("<8sIIII")
 _DIGEST_BYTES = 32
 
@@ -57,7 +57,7 @@ class MapInfo:
 class InputMap:
     """The frame and how it travels: ``map.height`` rows of ``map.width`` pixels of ``pixel_bytes`` each.
 
-    ``pixel_bytes`` is ``map.channels``, or more where channels are filled up with zero points to whole words.
+    ``pixel_bytes`` is ``map.channels``, or more where channels are filled up with zero points.
     """
 
     map: MapInfo

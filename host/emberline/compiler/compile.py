@@ -16,7 +16,8 @@ from emberline.compiler.emit import Emission, emit
 from emberline.compiler.legalise import legalise
 from emberline.compiler.lower import lower
 from emberline.compiler.narrow import narrow_maxima
-from emberline.compiler.placement import FramePacking, MisalignedSumError, Places, place
+from emberline.compiler.packing import FramePacking, packings
+from emberline.compiler.placement import MisalignedSumError, Places, place
 from emberline.compiler.rows import Role, Schedule, StepRows
 from emberline.compiler.schedule.plan import plan_schedule
 from emberline.compiler.schedule.search import Needs
@@ -52,7 +53,7 @@ def compile_graph(
     return Program(
         network=graph.name,
         architecture=architecture,
-        input=_describe_input(graph, places.packing, architecture),
+        input=InputMap(_describe(graph.feature_maps[graph.inputs[0]]), places.packing.channels),
         outputs=tuple(
             _describe_output(graph, name, places, schedule, architecture) for name in graph.accelerator_outputs
         ),
@@ -90,14 +91,9 @@ def plan_network(graph: Graph, architecture: Architecture, supply: Supply | None
     least: Needs | None = None
     while True:
         cut = cut_channels(graph, pieces, architecture.lanes_in)
-        steps, places = plan_places(cut, architecture)
-        rows = lower(cut, steps, places, architecture)
-        check_compact(rows, architecture)
-        if supply is None:
-            pack_weights(rows, architecture)
-        found = plan_schedule(rows, places, architecture, supply)
-        if isinstance(found, Schedule):
-            return NetworkPlan(cut, steps, places, rows, found)
+        found = plan_frame(cut, architecture, supply)
+        if isinstance(found, NetworkPlan):
+            return found
         least = found if least is None or found.words < least.words else least
         missing = found.words - architecture.activation_depth_words
         smaller = cut_for_memory(graph, found.layer, pieces, missing, architecture.lanes_in)
@@ -110,13 +106,47 @@ def plan_network(graph: Graph, architecture: Architecture, supply: Supply | None
         pieces = smaller
 
 
-def plan_places(graph: Graph, architecture: Architecture) -> tuple[list[Step], Places]:
-    """Steps and places; sums are computed in pieces where the pieces begin at whole groups of their residual map."""
+def plan_frame(graph: Graph, architecture: Architecture, supply: Supply | None) -> NetworkPlan | Needs:
+    """The schedule of a network cut into pieces, for the way to store the frame that costs the fewest taps.
+
+    A way that leaves no room for half a frame, so that little of it arrives while another one is computed, is only
+    taken if none does. Where none has room, what the smallest frame needs.
+    """
+    fitting: NetworkPlan | None = None
+    least: Needs | None = None
+    for packing in packings(graph, plan_places(graph, architecture)[0], architecture):
+        steps, places = plan_places(graph, architecture, packing)
+        rows = lower(graph, steps, places, architecture)
+        check_compact(rows, architecture)
+        if supply is None:
+            pack_weights(rows, architecture)
+        found = plan_schedule(rows, places, architecture, supply)
+        if isinstance(found, Schedule):
+            plan = NetworkPlan(graph, steps, places, rows, found)
+            if 2 * found.frame.ring_rows >= found.frame.height:
+                return plan
+            fitting = fitting or plan
+        elif least is None or found.words < least.words:
+            least = found
+    if fitting is not None:
+        return fitting
+    assert least is not None
+    return least
+
+
+def plan_places(
+    graph: Graph, architecture: Architecture, packing: FramePacking | None = None
+) -> tuple[list[Step], Places]:
+    """Steps and places, the frame stored in the way given or the one of the fewest taps.
+
+    Sums are computed in pieces where the pieces begin at whole groups of their residual map.
+    """
     whole_sums: frozenset[str] = frozenset()
     while True:
         plan = plan_steps(graph, whole_sums)
         try:
-            return plan.steps, place(graph, plan, architecture)
+            way = packing or packings(graph, plan.steps, architecture)[0]
+            return plan.steps, place(graph, plan, way, architecture)
         except MisalignedSumError as error:
             whole_sums |= {str(error)}
 
@@ -144,11 +174,6 @@ def pack_weights(steps: Sequence[StepRows], architecture: Architecture) -> tuple
 
 def _describe(x: FeatureMap) -> MapInfo:
     return MapInfo(x.name, x.height, x.width, x.channels, x.quantisation.scale, x.quantisation.zero_point)
-
-
-def _describe_input(graph: Graph, packing: FramePacking, architecture: Architecture) -> InputMap:
-    x = graph.feature_maps[graph.inputs[0]]
-    return InputMap(_describe(x), packing.columns // x.width * packing.channels)
 
 
 def _describe_output(

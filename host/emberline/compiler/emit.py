@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import POINTER_COUNT, Opcode
 from emberline.arch.listing import encode
+from emberline.compiler.allocate import held_rows
 from emberline.compiler.checks import kib, refuse
 from emberline.compiler.hazards import idle_cycles, plan_fences
 from emberline.compiler.loops import Token, fold
-from emberline.compiler.placement import FramePacking
+from emberline.compiler.packing import FramePacking
 from emberline.compiler.rows import Access, Role, Schedule, Storage
 from emberline.compiler.schedule.frame import plan_frame_rows
 from emberline.compiler.weights import WeightImage
@@ -178,17 +179,9 @@ class _Emitter:
 
     def _prologue(self, chains: list[_Chain]) -> list[Token]:
         frame, packing = self.schedule.frame, self.packing
-        fields = {
-            "channels": packing.channels,
-            "window": packing.window,
-            "skip": packing.skip,
-            "stride": packing.stride,
-            "columns": packing.columns,
-            "stored_columns": packing.stored_columns,
-            "zero": self.zero,
-            "start": frame.start,
-            "ring_rows": frame.ring_rows,
-        }
+        start, end = self._ring(frame)
+        held = held_rows(frame, frame.ring_rows)
+        fields = {**packing.fields(), "held_rows": held, "zero": self.zero, "start": start, "end": end}
         results = [storage for storage in self.schedule.storages if storage.role is Role.RESULT]
         result = {"start": results[0].start, "words": sum(storage.words for storage in results)}
         tokens = [
@@ -196,7 +189,7 @@ class _Emitter:
             Token("", self._encode(Opcode.RESULT, result, results[0].name)),
         ]
         tokens += [self._set(chain, "") for chain in chains if chain.persists]
-        wait_rows = frame.height if frame.ring_rows >= frame.height else self._first_wait()
+        wait_rows = packing.rows if frame.ring_rows >= frame.height else self._first_wait()
         tokens.append(Token("", self._encode(Opcode.BEGIN, {"wait_rows": wait_rows}, frame.name)))
         return tokens
 
@@ -246,7 +239,7 @@ def plan_waits(schedule: Schedule) -> None:
     A ring that holds a whole frame is waited for once, by BEGIN; a smaller one row by row.
     """
     whole = schedule.frame.ring_rows >= schedule.frame.height
-    plan = plan_frame_rows(schedule.operations, schedule.frame.height)
+    plan = plan_frame_rows(schedule.operations, schedule.frame)
     for operation, (waits, releases) in zip(schedule.operations, plan, strict=True):
         operation.wait_rows = 0 if whole else waits
         operation.release_rows = releases

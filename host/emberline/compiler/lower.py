@@ -11,7 +11,8 @@ from emberline.arch.architecture import Architecture
 from emberline.compiler.checks import refuse
 from emberline.compiler.depthwise import as_depthwise, plan_depthwise
 from emberline.compiler.division import divide_by
-from emberline.compiler.placement import FramePacking, Places
+from emberline.compiler.packing import FramePacking
+from emberline.compiler.placement import Places
 from emberline.compiler.rounding import Scaling, plan_scaling
 from emberline.compiler.rows import Access, Addition, Parameters, Placement, Pooling, Role, RowOperation, StepRows
 from emberline.compiler.steps import Step, ends_crowded
@@ -158,8 +159,8 @@ def _describe_layer(graph: Graph, step: Step, places: Places, architecture: Arch
             out.quantisation.zero_point, clamp,
         )  # fmt: skip
         packing = places.packing
-        flatten = source.storage.role is Role.FRAME and packing.flattens_kernel
-        return _flatten_kernel(window, packing, architecture) if flatten else window
+        flatten = source.storage.role is Role.FRAME and packing.holds_windows
+        return _flatten_kernel(window, packing) if flatten else window
     if isinstance(layer, AveragePool):
         kernel = _per_channel_kernel(x.channels, layer.window, positions, 0)
         clamp = (layer.activation_min, layer.activation_max)
@@ -190,25 +191,27 @@ def _per_channel_kernel(channels: int, window: tuple[int, int], positions: tuple
     return Kernel(ones, channels, positions, 0 * one, Scaling(one << 30, one, 0 * one), zero)
 
 
-def _flatten_kernel(window: Window, packing: FramePacking, architecture: Architecture) -> Window:
-    """A convolution on words that hold a whole kernel row: its columns become channels, dense ones."""
+def _flatten_kernel(window: Window, packing: FramePacking) -> Window:
+    """A convolution on stored windows: the columns of its kernel, and perhaps its rows, become channels, dense ones."""
     out, kernel_rows, kernel_columns, _ = window.kernel.values.shape
-    channels, dilation = packing.channels, window.dilation[1]
-    first = architecture.lanes_in - packing.window * channels
-    dense = np.zeros((out, kernel_rows, kernel_columns, channels), np.int8)
+    dense = np.zeros((out, kernel_rows, kernel_columns, packing.channels), np.int8)
     for channel in range(out):
         inputs = window.kernel.inputs_of(channel)
         dense[channel, :, :, inputs.start : inputs.stop] = window.kernel.values[channel]
-    flat = dense.reshape(out, kernel_rows, 1, kernel_columns * channels)
-    positions = [first + kx * dilation * channels + c for kx in range(kernel_columns) for c in range(channels)]
+    rows = kernel_rows // packing.kernel[0]
+    flat = dense.reshape(out, rows, 1, -1)
     old = window.kernel
-    kernel = Kernel(flat, 1, positions, old.bias, old.scaling, old.source_zero)
-    padding = Padding(window.padding.top, window.padding.bottom, 0, 0)
-    return Window(
-        kernel, window.source, window.target, window.height, window.columns, window.rows, window.columns,
-        (window.stride[0], 1), (window.dilation[0], 1), padding, window.source_zero, window.target_zero,
-        window.clamp,
-    )  # fmt: skip
+    kernel = Kernel(flat, 1, range(flat.shape[3]), old.bias, old.scaling, old.source_zero)
+    whole = packing.kernel[0] == kernel_rows and packing.stride[0] == window.stride[0]
+    return replace(
+        window,
+        kernel=kernel,
+        height=packing.stored_rows,
+        width=packing.stored_columns,
+        stride=(1 if whole else window.stride[0], 1),
+        dilation=(1 if whole else window.dilation[0], 1),
+        padding=NO_PADDING if whole else Padding(window.padding.top, window.padding.bottom, 0, 0),
+    )
 
 
 @dataclass(frozen=True)

@@ -6,34 +6,10 @@ from dataclasses import dataclass
 
 from emberline.arch.architecture import Architecture
 from emberline.compiler.channel_order import choose_layout
+from emberline.compiler.packing import FramePacking
 from emberline.compiler.rows import Layout, Placement, Role, Storage
-from emberline.compiler.steps import Plan, Step
+from emberline.compiler.steps import Plan
 from emberline.model.graph import Convolution, Graph
-
-
-@dataclass(frozen=True)
-class FramePacking:
-    """How the input map travels on the link and lies in the frame ring.
-
-    Parameters:
-        channels: bytes of one pixel on the link.
-        columns: pixels of one row on the link.
-        window, skip, stride, stored_columns: the FRAME instruction's.
-        map_channels: channels of the input map; more than ``channels`` where pixels are cut into words.
-    """
-
-    channels: int
-    columns: int
-    window: int
-    skip: int
-    stride: int
-    stored_columns: int
-    map_channels: int
-
-    @property
-    def flattens_kernel(self) -> bool:
-        """Whether a stored word holds a whole kernel row."""
-        return self.window > 1
 
 
 @dataclass(frozen=True)
@@ -46,35 +22,16 @@ class Places:
     placements: dict[str, Placement]
 
 
-def pack_input(graph: Graph, steps: list[Step], architecture: Architecture) -> FramePacking:
-    """Words that hold a whole kernel row if the only reader is a convolution small enough, else one pixel."""
-    x = graph.feature_maps[graph.inputs[0]]
-    readers = [step for step in steps if x.name in step.reads]
-    lanes = architecture.lanes_in
-    if len(readers) == 1 and isinstance(readers[0].layer, Convolution):
-        layer = readers[0].layer
-        window = layer.dilation[1] * (layer.kernel[1] - 1) + 1
-        skip = window - 1 - layer.padding.left
-        if window > 1 and window * x.channels <= lanes and skip >= 0 and layer.stride[1] < 16:
-            columns = graph.feature_maps[layer.output].width
-            return FramePacking(x.channels, x.width, window, skip, layer.stride[1], columns, x.channels)
-    if x.channels <= lanes:
-        return FramePacking(x.channels, x.width, 1, 0, 1, x.width, x.channels)
-    columns = x.width * -(-x.channels // lanes)
-    return FramePacking(lanes, columns, 1, 0, 1, columns, x.channels)
-
-
 class MisalignedSumError(Exception):
     """The pieces of a sum, named by its layer, do not begin at whole groups of the residual map."""
 
 
-def place(graph: Graph, plan: Plan, architecture: Architecture) -> Places:
+def place(graph: Graph, plan: Plan, packing: FramePacking, architecture: Architecture) -> Places:
     """Layouts first, producers before readers; then storages. May raise ``MisalignedSumError``."""
-    packing = pack_input(graph, plan.steps, architecture)
-    layouts = _Layouts(graph, plan, packing, architecture)
+    layouts = _Layouts(graph, plan, architecture)
     x = graph.feature_maps[graph.inputs[0]]
-    words = -(-x.channels // architecture.lanes_in)
-    frame = Storage(x.name, Role.FRAME, x.height, packing.stored_columns // words, words, ring_rows=2 * x.height)
+    size = packing.stored_rows, packing.stored_columns, packing.pixel_words
+    frame = Storage(x.name, Role.FRAME, *size, ring_rows=2 * packing.stored_rows, link=packing.frame_rows)
     builder = _Builder(graph, plan, layouts, architecture)
     builder.placements[x.name] = Placement(frame, 0, layouts.of(x.name))
     builder.build()
@@ -84,11 +41,12 @@ def place(graph: Graph, plan: Plan, architecture: Architecture) -> Places:
 class _Layouts:
     """The layout of every map, found when it is asked for, from what the map is made of."""
 
-    def __init__(self, graph: Graph, plan: Plan, packing: FramePacking, architecture: Architecture) -> None:
+    def __init__(self, graph: Graph, plan: Plan, architecture: Architecture) -> None:
         self.graph, self.plan, self.architecture = graph, plan, architecture
         self.frame = graph.inputs[0]
         self.steps = {step.target: step for step in plan.steps}
-        self._found = {self.frame: self._frame_layout(packing)}
+        channels = graph.feature_maps[self.frame].channels
+        self._found = {self.frame: Layout.dense(channels, architecture.lanes_out)}
 
     def of(self, name: str) -> Layout:
         if name not in self._found:
@@ -129,13 +87,6 @@ class _Layouts:
                 return dense
         # Channel by channel: each stays in its byte.
         return self.of(step.source)
-
-    def _frame_layout(self, packing: FramePacking) -> Layout:
-        """Channels in the top lanes; whole words as they are. With a window: of the newest pixel."""
-        if packing.map_channels > self.architecture.lanes_in:
-            return Layout.dense(packing.map_channels, self.architecture.lanes_out)
-        first = self.architecture.lanes_in - packing.channels
-        return Layout(tuple(range(first, self.architecture.lanes_in)), self.architecture.groups_per_word)
 
     def _concatenated(self, layouts: list[Layout]) -> Layout:
         positions: list[int] = []

@@ -16,6 +16,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from emberline.arch.frame_rows import FrameRows
+
 
 class Role(Enum):
     """What a storage is for."""
@@ -31,10 +33,11 @@ class Storage:
 
     Parameters:
         name: of the first map that it holds.
-        height: rows of the map, which for a frame is more or less than ``ring_rows``.
+        height: rows of the map, or stored rows of a frame, of which ``ring_rows`` may be more or fewer.
         width, pixel_words: pixels of a row, words of a pixel.
         ring_rows: rows that are kept; row ``y`` lies at ``y % ring_rows``.
         start: first group, word aligned; set by the allocator.
+        link: which rows of the link a frame's rows are made of; of other storages none.
     """
 
     name: str
@@ -44,6 +47,13 @@ class Storage:
     pixel_words: int
     ring_rows: int
     start: int = -1
+    link: FrameRows | None = None
+
+    @property
+    def frame_rows(self) -> FrameRows:
+        """A frame's ``link``."""
+        assert self.link is not None, f"'{self.name}' is no frame"
+        return self.link
 
     @property
     def row_words(self) -> int:

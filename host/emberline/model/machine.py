@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.frame_rows import FrameRows
 from emberline.arch.isa import POINTER_COUNT, Opcode
 from emberline.arch.listing import Instruction, unroll, validate
 from emberline.arch.timing import PooledRow, combines_in_flight, minimum_idle
@@ -24,17 +25,29 @@ ROWS_IN_FLIGHT = 1
 """ROWs before the current one that may not have written everything yet."""
 
 _Places = NDArray[np.int64]
+_FrameRow = NDArray[np.int8]
+"""A row of the link, ``[columns, channels]``."""
 
 
 @dataclass
 class _FrameRing:
-    """The frame writer: rows arrive while there is room, ROWs release them."""
+    """The frame writer: rows arrive while there is room, ROWs release them. All counts are of rows of the link."""
 
     fields: Fields
     arrived: int = 0
     released: int = 0
     guaranteed: int = 0
     """Rows of all frames that have been received, given back, and waited for."""
+    first_of_frame: int = 0
+    """The number of the current frame's first row."""
+
+    @property
+    def geometry(self) -> FrameRows:
+        return FrameRows.of(self.fields)
+
+    def stored_rows(self, groups_per_word: int) -> int:
+        """Stored rows that the ring holds."""
+        return (self.fields["end"] - self.fields["start"]) // (self.fields["row_words"] * groups_per_word)
 
     @property
     def held(self) -> int:
@@ -102,9 +115,9 @@ class Machine:
 
         Raises ``EmulationError``, naming the instruction, for anything that the instruction set forbids.
         """
-        rows = self._pack_rows(data)
+        rows = self._frame_rows(data)
         ring = self._loaded_ring()
-        ring.guaranteed = ring.released
+        ring.guaranteed = ring.first_of_frame = ring.released
         frame_end = ring.released + len(rows)
         pending = iter(rows)
         self._landed = self._sequence
@@ -154,56 +167,66 @@ class Machine:
 
     # --- the frame
 
-    def _pack_rows(self, data: bytes) -> NDArray[np.int8]:
-        """A frame from the link as stored rows, int8 ``[rows, stored_columns, lanes_in]``.
-
-        A word is what the last ``lanes_in`` bytes were when its newest pixel was complete; before a row there were
-        zero points, and behind it there are.
-        """
-        f, lanes = self._loaded_ring().fields, self.architecture.lanes_in
-        size = self.frame_row_bytes
+    def _frame_rows(self, data: bytes) -> list[_FrameRow]:
+        """A frame from the link, row by row."""
+        f, size = self._loaded_ring().fields, self.frame_row_bytes
         if not data or len(data) % size:
             raise EmulationError(f"a frame of {len(data)} bytes is not whole rows of {size} bytes")
-        rows = np.frombuffer(data, np.int8).reshape(-1, size)
-        pixels_seen = f["skip"] + 1 + np.arange(f["stored_columns"]) * f["stride"]
-        starts = pixels_seen * f["channels"]
-        behind = max(0, int(starts[-1]) - size)
-        padded = np.pad(rows, ((0, 0), (lanes, behind)), constant_values=f["zero"])
-        words: NDArray[np.int8] = padded[:, starts[:, None] + np.arange(lanes)]
-        return words
+        if len(data) != f["rows"] * size:
+            raise EmulationError(f"a frame of {len(data) // size} rows, the program takes {f['rows']}")
+        return list(np.frombuffer(data, np.int8).reshape(-1, f["columns"], f["channels"]))
 
-    def _wait_for_rows(self, ring: _FrameRing, rows: int, pending: Iterator[NDArray[np.int8]]) -> None:
+    def _store_row(self, ring: _FrameRing, row: _FrameRow) -> None:
+        """Write the next row of the link to every stored row that has it in its window."""
+        f, groups = ring.fields, self.architecture.groups_per_word
+        frame, number = divmod(ring.arrived, f["rows"])
+        reach = (f["stored_columns"] - 1) * f["column_stride"] + f["kernel_columns"]
+        behind = max(0, reach - f["pad_columns"] - f["columns"])
+        padded = np.pad(row, ((f["pad_columns"], behind), (0, 0)), constant_values=f["zero"])
+        columns = np.arange(f["stored_columns"])[:, None] * f["column_stride"] + np.arange(f["kernel_columns"])
+        windows = padded[columns].reshape(f["stored_columns"], -1)
+        for stored, kernel_row, inside in ring.geometry.parts(number):
+            place = (frame * f["stored_rows"] + stored) % ring.stored_rows(groups)
+            first = f["start"] // groups + place * f["row_words"]
+            pixels = self.activations[first : first + f["row_words"]].reshape(f["stored_columns"], -1)
+            at = kernel_row * f["kernel_row_bytes"]
+            pixels[:, at : at + f["kernel_row_bytes"]] = f["zero"] if inside < 0 else windows
+
+    def _wait_for_rows(self, ring: _FrameRing, rows: int, pending: Iterator[_FrameRow]) -> None:
         self._receive(ring, pending)
         self._require(rows <= ring.held, f"waits for {rows} frame rows, {ring.held} can be there")
         ring.guaranteed = max(ring.guaranteed, ring.released + rows)
 
-    def _release(self, ring: _FrameRing, rows: int, pending: Iterator[NDArray[np.int8]]) -> None:
+    def _release(self, ring: _FrameRing, rows: int, pending: Iterator[_FrameRow]) -> None:
         self._require(rows <= ring.guaranteed - ring.released, f"releases {rows} frame rows before they arrived")
         ring.released += rows
         if rows:
             self._receive(ring, pending)
 
-    def _receive(self, ring: _FrameRing, pending: Iterator[NDArray[np.int8]]) -> None:
+    def _receive(self, ring: _FrameRing, pending: Iterator[_FrameRow]) -> None:
         """Store rows while there is room: as early as the hardware could, so that reading a released row shows."""
-        stored, start = ring.fields["stored_columns"], ring.fields["start"] // self.architecture.groups_per_word
-        while ring.held < ring.fields["ring_rows"]:
+        while ring.held < ring.fields["held_rows"]:
             row = next(pending, None)
             if row is None:
                 return
-            first = start + ring.arrived % ring.fields["ring_rows"] * stored
-            self.activations[first : first + stored] = row
+            self._store_row(ring, row)
             ring.arrived += 1
 
     def _check_frame_read(self, ring: _FrameRing, first: int, words: int) -> None:
-        """Refuse to read a frame row that may not have arrived, or has been released."""
-        f = ring.fields
-        start, stored = f["start"] // self.architecture.groups_per_word, f["stored_columns"]
-        if not start <= first < start + f["ring_rows"] * stored:
+        """Refuse to read a stored row whose window may not have arrived, or has been released."""
+        f, groups = ring.fields, self.architecture.groups_per_word
+        start, stored = f["start"] // groups, f["row_words"]
+        if not start <= first < f["end"] // groups:
             return
+        frame = ring.first_of_frame // f["rows"]
+        ready, released = ring.guaranteed - ring.first_of_frame, ring.released - ring.first_of_frame
         for place in range((first - start) // stored, (first + words - 1 - start) // stored + 1):
-            age = (place - ring.released) % f["ring_rows"]
-            ready = ring.guaranteed - ring.released
-            self._require(age < ready, f"reads frame row {age} of the {ready} that it has waited for")
+            row = (place - frame * f["stored_rows"]) % ring.stored_rows(groups)
+            while row < f["stored_rows"] and ring.geometry.first_row(row) < released:
+                row += ring.stored_rows(groups)
+            self._require(row < f["stored_rows"], "reads a frame row that is another frame's or has been released")
+            last = ring.geometry.last_row(row)
+            self._require(last < ready, f"reads frame row {last} of the {ready} that it has waited for")
 
     # --- the lanes
 
@@ -284,12 +307,11 @@ class Machine:
 
     def _check_write(self, f: Fields, low: int, high: int, ring: _FrameRing) -> None:
         """Refuse to write into the frame ring, or into a result that may still be read."""
-        groups = self.architecture.groups_per_word
-        start = ring.fields["start"]
-        end = start + ring.fields["ring_rows"] * ring.fields["stored_columns"] * groups
+        start, end = ring.fields["start"], ring.fields["end"]
         self._require(high <= start or end <= low, f"writes groups {low}..{high} into the frame ring")
         self._result_is_free |= bool(f["hold_result"])
-        start, end = self._result["start"], self._result["start"] + self._result["words"] * groups
+        start, end = self._result["start"], self._result["start"]
+        end += self._result["words"] * self.architecture.groups_per_word
         self._require(self._result_is_free or high <= start or end <= low, "writes the result without hold_result")
 
     def _prepare(self, instruction: Instruction) -> RowArithmetic:

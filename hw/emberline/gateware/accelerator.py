@@ -145,7 +145,8 @@ class Accelerator(wiring.Component):
             sequencer.i_rows_count.eq(frame.o_committed_count),
             buffer.frame_valid.eq(frame.o_valid),
             buffer.frame_address.eq(frame.o_address),
-            buffer.frame_word.eq(frame.o_word),
+            buffer.frame_lane.eq(frame.o_lane),
+            buffer.frame_byte.eq(frame.o_byte),
             frame.i_ready.eq(buffer.frame_ready),
         ]
         result = ResultReader(self._architecture)

@@ -28,14 +28,14 @@ class ActivationBuffer(wiring.Component):
     """``activation_depth_words`` words of ``lanes_in`` bytes, with a port for the lanes and one for everybody else.
 
     The lanes read a word every cycle. The shared port serves, in this order: result groups, which never wait;
-    residual reads; frame words; result reads. The last three are requests with ``valid`` and ``ready``.
+    residual reads; frame bytes; result reads. The last three are requests with ``valid`` and ``ready``.
 
     Members:
         read_address, read_word: the lanes' port, ``READ_LATENCY`` cycles.
         write_valid, write_address, write_group: ``lanes_out`` bytes to a group address; always accepted.
         residual_*, result_*: ``valid``, ``ready``, ``address`` (in words), and for one cycle ``done``, with
             ``shared_word``, ``SHARED_READ_LATENCY`` cycles after the request was accepted.
-        frame_valid, frame_ready, frame_address, frame_word: a whole word to write.
+        frame_valid, frame_ready, frame_address, frame_lane, frame_byte: byte ``frame_lane`` of a word to write.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -56,7 +56,8 @@ class ActivationBuffer(wiring.Component):
                 "frame_valid": In(1),
                 "frame_ready": Out(1),
                 "frame_address": In(words),
-                "frame_word": In(word),
+                "frame_lane": In(range(architecture.lanes_in)),
+                "frame_byte": In(8),
                 "result_valid": In(1),
                 "result_ready": Out(1),
                 "result_address": In(words),
@@ -73,7 +74,7 @@ class ActivationBuffer(wiring.Component):
         # Cycle 1: one request becomes the shared port's command
         address = Signal.like(self.read_address, reset_less=True)
         value = Signal(word_width, reset_less=True)
-        enable = Signal(architecture.groups_per_word)
+        enable = Signal(architecture.lanes_in)
         reads = Signal(data.StructLayout({"residual": 1, "result": 1}))
         m.d.sync += [enable.eq(0), reads.eq(0)]
         m.d.comb += [
@@ -85,12 +86,21 @@ class ActivationBuffer(wiring.Component):
             m.d.sync += [
                 address.eq(self.write_address >> group_bits),
                 value.eq(self.write_group.replicate(architecture.groups_per_word)),
-                enable.eq(1 << self.write_address[:group_bits]),
+                *[
+                    enable.word_select(group, architecture.lanes_out).eq(
+                        (self.write_address[:group_bits] == group).replicate(architecture.lanes_out)
+                    )
+                    for group in range(architecture.groups_per_word)
+                ],
             ]
         with m.Elif(self.residual_valid):
             m.d.sync += [address.eq(self.residual_address), reads.residual.eq(1)]
         with m.Elif(self.frame_valid):
-            m.d.sync += [address.eq(self.frame_address), value.eq(self.frame_word), enable.eq(~0)]
+            m.d.sync += [
+                address.eq(self.frame_address),
+                value.eq(self.frame_byte.replicate(architecture.lanes_in)),
+                enable.eq(1 << self.frame_lane),
+            ]
         with m.Elif(self.result_valid):
             m.d.sync += [address.eq(self.result_address), reads.result.eq(1)]
 
@@ -110,7 +120,7 @@ class ActivationBuffer(wiring.Component):
             memory = Memory(shape=unsigned(8 * architecture.lanes_in), depth=depth, init=[])
             m.submodules[f"bank_{bank}"] = memory
             lanes = memory.read_port()
-            write = memory.write_port(granularity=8 * architecture.lanes_out)
+            write = memory.write_port(granularity=8)
             read = memory.read_port()
             hit = address[bank_bits:] == bank
             m.d.comb += [

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emberline.compiler.rows import Role, RowOperation
+from emberline.compiler.rows import Role, RowOperation, Storage
 
 
 def frame_rows_read(operation: RowOperation) -> range:
-    """The rows of the input map that an operation reads, first to last."""
+    """The rows of the input map that an operation reads, first to last: those of all windows in its stored rows."""
     if operation.source.storage.role is not Role.FRAME or operation.is_padding_only:
         return range(0)
     first = operation.source.row
-    return range(first, first + (operation.kernel_rows - 1) * operation.source_rows + 1)
+    last = first + (operation.kernel_rows - 1) * operation.source_rows
+    link = operation.source.storage.frame_rows
+    return range(link.first_row(first), link.last_row(last) + 1)
 
 
-def plan_frame_rows(operations: Sequence[RowOperation], frame_rows: int) -> list[tuple[int, int]]:
+def plan_frame_rows(operations: Sequence[RowOperation], frame: Storage) -> list[tuple[int, int]]:
     """For each operation: frame rows that must be there and not released, and how many it releases.
 
     Rows are released in order, each by the last operation that reads it; one that none reads by the first operation
     that reads beyond it; what is left by the last reader of all.
     """
+    frame_rows = frame.frame_rows.rows
     reads = [frame_rows_read(operation) for operation in operations]
     last_reader = {row: index for index, rows in enumerate(reads) for row in rows}
     first_reader: dict[int, int] = {}

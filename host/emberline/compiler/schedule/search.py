@@ -107,7 +107,7 @@ class Search:
 
     def words(self, candidate: Candidate) -> int:
         """Activation words that a candidate needs beside the result."""
-        return candidate.heap_words + candidate.frame_rows * self.frame.row_words
+        return candidate.heap_words + self.frame.frame_rows.ring_rows(candidate.frame_rows) * self.frame.row_words
 
     def best(self, available_words: int, program_words: int) -> Schedule | None:
         """The schedule with the fewest cycles among those that fit; None if none does.
@@ -260,8 +260,8 @@ class Search:
         """Rows of the frame that these operations hold; all of it while other steps read it too."""
         begin, last = self.users[self.frame]
         if first <= begin and last < end:
-            return max(waits for waits, _ in plan_frame_rows(operations, self.frame.height))
-        return self.frame.height if begin < end and first <= last else 0
+            return max(waits for waits, _ in plan_frame_rows(operations, self.frame))
+        return self.frame.frame_rows.rows if begin < end and first <= last else 0
 
     def _schedule(self, chain: Sequence[Candidate]) -> Schedule:
         operations: list[RowOperation] = []

@@ -23,7 +23,7 @@ class CompactAccelerator(wiring.Component):
 
     Weights lie at the start of the memory, activations at its end and backwards: an activation's address is that of
     the memory with all bits inverted. In each cycle one of these has the memory: a weight write of the host, who
-    writes only while no program runs; the walker; a group of results; a residual read; a frame word; a result read.
+    writes only while no program runs; the walker; a group of results; a residual read; a frame byte; a result read.
 
     Members: `emberline.gateware.link.core_ports.CoreSignature`, from the accelerator's side.
     """
@@ -167,8 +167,8 @@ class CompactAccelerator(wiring.Component):
         with m.Elif(frame.o_valid):
             m.d.comb += [
                 memory.address.eq(activation(frame.o_address)),
-                memory.write_bytes.eq(~0),
-                memory.write_word.eq(frame.o_word),
+                memory.write_bytes.eq(1 << frame.o_lane),
+                memory.write_word.eq(frame.o_byte.replicate(len(memory.write_bytes))),
                 frame.i_ready.eq(1),
             ]
         with m.Elif(result.o_valid):

@@ -1,0 +1,177 @@
+"""The frame writer against a description in numpy: every geometry, link and buffer that pause, aborted rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.frame_rows import FrameRows
+from emberline.gateware.frame_writer import FrameWriter
+
+MACHINE = Architecture("test", 8, 4, activation_depth_words=1024, weight_depth_words=16)
+LANES, GROUPS = MACHINE.lanes_in, MACHINE.groups_per_word
+
+
+def random_settings(rng: np.random.Generator) -> dict[str, int]:
+    """A FRAME of a small frame with windows of up to 4 x 4 pixels; all that a stored row needs is inside or zero."""
+    f = {name: int(rng.integers(1, 5)) for name in ("kernel_rows", "kernel_columns", "row_stride", "column_stride")}
+    f |= {"channels": int(rng.integers(1, 4)), "rows": int(rng.integers(1, 7)), "columns": int(rng.integers(1, 7))}
+    f |= {
+        "pad_rows": int(rng.integers(0, 3)),
+        "pad_columns": int(rng.integers(0, 3)),
+        "zero": int(rng.integers(-128, 128)),
+    }
+    for name, size in (("row", "rows"), ("column", "columns")):
+        reach = f[f"pad_{name}s"] + f[size] + int(rng.integers(0, 3)) - f[f"kernel_{name}s"]
+        f[f"stored_{name}s"] = max(0, reach) // f[f"{name}_stride"] + 1
+    f["kernel_row_bytes"] = f["kernel_columns"] * f["channels"]
+    f["column_stride_bytes"] = f["column_stride"] * f["channels"]
+    f["row_stride_bytes"] = f["row_stride"] * f["kernel_row_bytes"]
+    f["pixel_words"] = -(-f["kernel_rows"] * f["kernel_row_bytes"] // LANES) + int(rng.integers(0, 2))
+    f["row_words"] = f["stored_columns"] * f["pixel_words"]
+    f["held_rows"] = int(rng.integers(1, 2 * f["rows"] + 1))
+    ring_rows = FrameRows.of(f).ring_rows(f["held_rows"])
+    start = int(rng.integers(0, 5))
+    return f | {"start": start * GROUPS, "end": (start + ring_rows * f["row_words"]) * GROUPS}
+
+
+def stored_row(f: dict[str, int], frame: np.ndarray, stored: int) -> np.ndarray:
+    """The windows of a stored row of a frame ``[rows, columns, channels]``: int8 ``[stored_columns, bytes]``."""
+    window = np.full((f["stored_columns"], f["kernel_rows"], f["kernel_columns"], f["channels"]), f["zero"], np.int8)
+    for j, ky, kx in np.ndindex(*window.shape[:3]):
+        y = stored * f["row_stride"] + ky - f["pad_rows"]
+        x = j * f["column_stride"] + kx - f["pad_columns"]
+        if 0 <= y < f["rows"] and 0 <= x < f["columns"]:
+            window[j, ky, kx] = frame[y, x]
+    return window.reshape(f["stored_columns"], -1)
+
+
+class Bench:
+    """Sends frames in packets of rows, some of them damaged and sent again, and reads each stored row when it may."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.f = random_settings(self.rng)
+        self.geometry = FrameRows.of(self.f)
+        self.dut = FrameWriter(MACHINE)
+        self.memory = np.zeros((MACHINE.activation_depth_words, LANES), np.uint8)
+        shape = (3, self.f["rows"], self.f["columns"], self.f["channels"])
+        self.frames = self.rng.integers(-128, 128, shape, dtype=np.int8)
+        self.committed = self.released = self.checked = 0
+        self.density = self.rng.choice([0.2, 0.7, 1.0], 2)
+
+    def run(self) -> None:
+        sim = Simulator(self.dut)
+        sim.add_clock(1e-6)
+        sim.add_testbench(self.send)
+        sim.add_testbench(self.buffer, background=True)
+        sim.add_testbench(self.program)
+        sim.run()
+
+    async def send(self, ctx) -> None:  # type: ignore[no-untyped-def]
+        dut, f = self.dut, self.f
+        for name, value in f.items():
+            ctx.set(dut.settings[name], value)
+        ctx.set(dut.i_configure, 1)
+        await ctx.tick()
+        ctx.set(dut.i_configure, 0)
+        rows = self.frames.reshape(-1, f["columns"] * f["channels"])
+        sent = 0
+        while sent < len(rows):
+            free = min(ctx.get(dut.o_free_rows), len(rows) - sent)
+            if not free:
+                await ctx.tick()
+                continue
+            assert ctx.get(dut.o_row_bytes) == rows.shape[1]
+            count = int(self.rng.integers(1, free + 1))
+            data = rows[sent : sent + count].reshape(-1).view(np.uint8)
+            damaged = self.rng.random() < 0.3
+            if damaged:
+                data = self.rng.integers(0, 256, int(self.rng.integers(1, len(data) + 1)))
+            for byte in data:
+                await self.send_byte(ctx, int(byte))
+            for _ in range(self.rng.integers(0, 3)):
+                await ctx.tick()
+            ctx.set(dut.i_abort if damaged else dut.i_commit, 1)
+            await ctx.tick()
+            ctx.set(dut.i_abort, 0)
+            ctx.set(dut.i_commit, 0)
+            if damaged:
+                await ctx.tick()
+                continue
+            sent += count
+            while self.committed < sent:
+                await ctx.tick()
+
+    async def send_byte(self, ctx, byte: int) -> None:  # type: ignore[no-untyped-def]
+        while self.rng.random() > self.density[0]:
+            await ctx.tick()
+        ctx.set(self.dut.i_bytes.payload, byte)
+        ctx.set(self.dut.i_bytes.valid, 1)
+        await ctx.tick().until(self.dut.i_bytes.ready)
+        ctx.set(self.dut.i_bytes.valid, 0)
+
+    async def buffer(self, ctx) -> None:  # type: ignore[no-untyped-def]
+        dut, held = self.dut, None
+        while True:
+            ctx.set(dut.i_ready, int(self.rng.random() < self.density[1]))
+            sampled = await ctx.tick().sample(
+                dut.o_valid, dut.i_ready, dut.o_address, dut.o_lane, dut.o_byte, dut.o_committed, dut.o_committed_count
+            )
+            valid, ready, address, lane, byte, committed, count = sampled[2:]
+            assert held is None or (valid and (address, lane, byte) == held)
+            held = (address, lane, byte) if valid and not ready else None
+            if valid and ready:
+                assert self.f["start"] <= address * GROUPS < self.f["end"]
+                self.memory[address, lane] = byte
+            if committed:
+                assert not valid
+                self.committed += count
+
+    async def program(self, ctx) -> None:  # type: ignore[no-untyped-def]
+        f = self.f
+        frames, rows = len(self.frames), f["rows"]
+        ring_rows = (f["end"] - f["start"]) // (f["row_words"] * GROUPS)
+        for row in range(frames * rows):  # rows are released one by one, when what begins with them has been read
+            frame, inside = divmod(row, rows)
+            begun = self.geometry.begun(inside)
+            while self.checked < frame * f["stored_rows"] + begun:
+                stored = self.checked - frame * f["stored_rows"]
+                needed = frame * rows + self.geometry.last_row(stored) + 1
+                while self.committed < needed:
+                    await ctx.tick()
+                first = f["start"] // GROUPS + self.checked % ring_rows * f["row_words"]
+                pixels = self.memory[first : first + f["row_words"]].reshape(f["stored_columns"], -1).view(np.int8)
+                expected = stored_row(f, self.frames[frame], stored)
+                np.testing.assert_array_equal(pixels[:, : expected.shape[1]], expected)
+                self.checked += 1
+            ctx.set(self.dut.i_release, 1)
+            ctx.set(self.dut.i_release_count, 1)
+            await ctx.tick()
+            ctx.set(self.dut.i_release, 0)
+
+
+def deep_enough(bench: Bench) -> bool:
+    """Whether a stored row can be complete before the first row it needs is released."""
+    geometry = bench.geometry
+    return all(
+        geometry.last_row(stored) - geometry.first_row(stored) < bench.f["held_rows"]
+        for stored in range(bench.f["stored_rows"])
+    )
+
+
+@pytest.mark.parametrize("start", range(0, 36, 12))
+def test_stored_rows_are_the_windows_of_the_frame(start: int) -> None:
+    whole = 0
+    for seed in range(start, start + 12):
+        bench = Bench(seed)
+        if not deep_enough(bench):
+            bench.f["held_rows"] = 2 * bench.f["rows"]
+            ring_rows = bench.geometry.ring_rows(bench.f["held_rows"])
+            bench.f["end"] = bench.f["start"] + ring_rows * bench.f["row_words"] * GROUPS
+        bench.run()
+        assert bench.checked == 3 * bench.f["stored_rows"], f"seed {seed}"
+        whole += bench.checked
+    assert whole > 40
