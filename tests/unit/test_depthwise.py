@@ -7,9 +7,9 @@ import pytest
 from amaranth.sim import Simulator
 
 from emberline.arch.architecture import Architecture
-from emberline.gateware import lane, multiplier
+from emberline.gateware import lane
 from emberline.gateware.depthwise import DepthwiseSums
-from emberline.gateware.lane_control import WEIGHT_LATENCY
+from emberline.gateware.lane_control import PRODUCT_LATENCY, WEIGHT_LATENCY
 
 SHAPES = [(4, 4, 1, 3), (8, 4, 2, 3), (16, 4, 4, 2), (8, 8, 8, 4)]
 
@@ -37,7 +37,7 @@ def test_sums_are_complete_when_the_lanes_take_them(lanes_in, lanes_out, requant
             ctx.set(unit.i_control.first, row == 0)
             ctx.set(unit.i_control.last, row == rows - 1)
             for column in range(columns):
-                at = cycle - WEIGHT_LATENCY - multiplier.LATENCY - 1 - column
+                at = cycle - WEIGHT_LATENCY - PRODUCT_LATENCY - column
                 values = products[*taps[at], column] if at in taps else rng.integers(-99, 99, lanes_in)
                 for channel in range(lanes_in):
                     ctx.set(unit.i_products[column][channel], int(values[channel]))

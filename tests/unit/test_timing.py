@@ -32,7 +32,7 @@ def test_idle_covers_every_bottleneck():
     assert timing.minimum_idle(architecture, taps=9, columns=32, add=False) == 0
     assert timing.minimum_idle(architecture, taps=1, columns=32, add=False) == 1  # requantisers
     assert timing.minimum_idle(architecture, taps=2, columns=32, add=True) == 2  # residual adder
-    assert timing.minimum_idle(architecture, taps=4, columns=1, add=False) == 4  # parameter registers
+    assert timing.minimum_idle(architecture, taps=4, columns=1, add=False) == 6  # parameter registers
     assert timing.minimum_idle(architecture, taps=3, columns=32, add=False, depthwise=True) == 1  # a word's results
     # The shared port: two writes and a read for each pixel, or for every other one.
     assert timing.minimum_idle(architecture, 1, 32, add=False, copy=True, combine=True) == 2

@@ -15,28 +15,37 @@ from emberline.arch import compact_timing, isa
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Opcode
 
-HEAD_CYCLES = 3
-"""From the request of an instruction to its first word: address, memory, register."""
+HEAD_CYCLES = 4
+"""From the request of an instruction to its first word: address, memory, its output register, register."""
 
-EXECUTE_CYCLES = 1
-"""What an instruction of one word takes beyond that."""
+EXECUTE_CYCLES = 2
+"""What an instruction of one word takes beyond that: decode, execute."""
 
-POINTER_CYCLES = 3
+POINTER_CYCLES = 5
 """Resolving the pointers of a ROW: one cycle each, and these until the last is written back."""
 
 _MULTIPLIER = 3
+_PRODUCT = 1 + _MULTIPLIER + 2
 _RESCALER = _MULTIPLIER + 6
 _CLAMP = 3
 _REQUANTISER = 4 + _RESCALER + _CLAMP
-_ISSUE_TO_LANE = 2 + 3 + 1
-_POOLER = 1
-_COMBINER = 1
-_WRITER = 1
+_ISSUE_TO_LANE = 3 + 4 + 1
+_POOLER = 5
+_MEET = 2
+_COMBINER = _MEET + 2
+_MERGE = 1
+_WRITER = 2
+
+_ROW_GAP = 3
+"""Cycles from a ROW's last group to the next one's first, at least: the writer takes its settings in between."""
+
+_TAKEN = _COMBINER + _MERGE + _WRITER
+"""Cycles from a group that was read to its write, at most."""
 
 READ_AHEAD = 8
 """Groups that the residual reader asks for ahead of the results that they meet."""
 
-_FIRST_READ = 3
+_FIRST_READ = 4
 """Cycles from the hand-over of a ROW to its first request for a residual group."""
 
 
@@ -46,7 +55,7 @@ def _log2(value: int) -> int:
 
 def sum_latency(architecture: Architecture) -> int:
     """Cycles from an activation word at a lane to the accumulator: multiply, fabric register, adder tree, add."""
-    return _MULTIPLIER + 1 + _log2(architecture.lanes_in) + 1
+    return _PRODUCT + _log2(architecture.lanes_in) + 1
 
 
 def depthwise_latency(architecture: Architecture) -> int:
@@ -54,7 +63,7 @@ def depthwise_latency(architecture: Architecture) -> int:
 
     Multiply, fabric register, add along the lanes, accumulate, hand over; not earlier than an ordinary sum.
     """
-    return max(_MULTIPLIER + 1 + architecture.depthwise_columns + 2, sum_latency(architecture))
+    return max(_PRODUCT + architecture.depthwise_columns + 2, sum_latency(architecture))
 
 
 def _word_share(architecture: Architecture) -> int:
@@ -66,7 +75,8 @@ def depthwise_tail(architecture: Architecture) -> int:
     """Cycles for which the lanes wait behind a depthwise ROW, so that no result overtakes its last ones."""
     share = architecture.lanes_out // architecture.requantisers
     following = 1 + architecture.parameter_words + share + sum_latency(architecture)
-    return max(0, depthwise_latency(architecture) + _word_share(architecture) - following)
+    gap = max(0, _ROW_GAP - share)
+    return max(0, depthwise_latency(architecture) + _word_share(architecture) + gap - following)
 
 
 def addition_latency(architecture: Architecture) -> int:
@@ -83,13 +93,14 @@ def stages(architecture: Architecture) -> dict[str, int]:
         "requantise: queue, multiply, round, clamp": _REQUANTISER,
         "maximum along the row": _POOLER,
         "combine with what the target holds": _COMBINER,
+        "a sum or a result: to the writer": _MERGE,
         "address of the write": _WRITER,
     }
 
 
 def write_latency(architecture: Architecture, *, add: bool = False, copy: bool = False, depthwise: bool = False) -> int:
     """Cycles from a ROW's last tap to the write of its last group."""
-    extra = addition_latency(architecture) - _COMBINER if add else 0
+    extra = _MEET + addition_latency(architecture) - _COMBINER if add else 0
     extra += _parameter_use(architecture) - sum_latency(architecture) if depthwise else 0
     return sum(stages(architecture).values()) + extra + copy
 
@@ -181,7 +192,7 @@ def combines_in_flight(architecture: Architecture, earlier: PooledRow, later: Po
     - *Read.* ``later`` asks for a group not before ``h' + _FIRST_READ + n``, as it asks for one a cycle. And the
       reader asks for group ``n`` only if fewer than ``READ_AHEAD`` groups have been asked for and not been taken,
       which it knows a cycle late: after group ``n - READ_AHEAD`` was taken. It is taken when it meets its result,
-      ``_COMBINER + _WRITER`` cycles before its write: in cycle ``h' + tap'(n - READ_AHEAD) + L - _COMBINER - _WRITER``.
+      ``_TAKEN`` cycles before its write: in cycle ``h' + tap'(n - READ_AHEAD) + L - _TAKEN``.
     - *Order.* Writes and reads use one port of the buffer, in the order of their cycles: a read sees every write of
       an earlier cycle.
 
@@ -201,7 +212,7 @@ def combines_in_flight(architecture: Architecture, earlier: PooledRow, later: Po
     for n, tap in enumerate(earlier.results(architecture)):
         read = start + _FIRST_READ + n
         if n >= READ_AHEAD:
-            read = max(read, start + taken[n - READ_AHEAD] + latency - _COMBINER - _WRITER + 1)
+            read = max(read, start + taken[n - READ_AHEAD] + latency - _TAKEN + 1)
         if tap + latency + copied >= read:
             return False
     return True

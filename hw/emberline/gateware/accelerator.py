@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import ceil_log2
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.isa import ADDRESS_WIDTH
 from emberline.gateware import activation_buffer, lane, requantiser, residual_adder, result_writer, row_issuer
 from emberline.gateware import pooler as pooling
 from emberline.gateware.activation_buffer import ActivationBuffer
@@ -14,6 +16,7 @@ from emberline.gateware.depthwise import DepthwiseSums
 from emberline.gateware.frame_writer import ROW_BYTES_WIDTH, ROW_COUNT_WIDTH, FrameWriter
 from emberline.gateware.lane import Lane
 from emberline.gateware.lane_control import CHUNK_WIDTH, CONTROL, WEIGHT_LATENCY, weight_write_layout
+from emberline.gateware.link.stream_register import StreamRegister
 from emberline.gateware.pooler import Pooler
 from emberline.gateware.requantiser import Requantiser
 from emberline.gateware.residual_adder import ResidualAdder
@@ -26,6 +29,15 @@ from emberline.gateware.structures import delayed
 
 FLUSH_CYCLES = 256
 """How long a reset lasts: longer than a group is on its way from the issuer to the buffer."""
+
+MEET_LATENCY = 2
+"""Cycles from a pooled group to it and its residual side by side."""
+
+COMBINE_LATENCY = MEET_LATENCY + 2
+"""Cycles from a pooled group to the larger of it and what the target holds."""
+
+RESET_PARTS = 4
+"""Parts of the machine that are reset one cycle after the other, so that no net reaches all of it."""
 
 CONTEXT_COUNT = 2
 """ROWs in flight: the one whose taps are walked and the one whose results are under way."""
@@ -81,32 +93,39 @@ class Accelerator(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        reset, start = self._build_reset(m)
-        self._core = ResetInserter(reset)
-        m.submodules.sequencer = self._core(self._build_sequencer(m, start))
+        resets, start = self._build_reset(m)
+        self._sequencer_reset, self._link_reset, self._row_reset, self._result_reset = map(ResetInserter, resets)
+        m.submodules.sequencer = self._sequencer_reset(self._build_sequencer(m, start))
         m.submodules.buffer = self._build_buffer(m)
-        m.submodules.issuer = self._core(self._build_issuer(m, reset))
+        m.submodules.issuer = self._row_reset(self._build_issuer(m, resets[2]))
         self._build_lanes(m)
         self._build_results(m)
         return m
 
-    def _build_reset(self, m: Module) -> tuple[Signal, Signal]:
-        """The reset of what holds state, and a start that waits for its end.
+    def _build_reset(self, m: Module) -> tuple[list[Value], Signal]:
+        """The reset of what holds state, one part after the other, and a start that waits for its end.
 
         Taps, sums and groups on their way are not reset: what makes and what takes them is, until all have left.
         """
-        reset = Signal()
-        left = Signal(range(FLUSH_CYCLES))
-        start, pending = Signal(), Signal()
-        m.d.sync += [reset.eq(self.clear | (left != 0)), left.eq(Mux(left != 0, left - 1, 0))]
+        left = Signal(signed(ceil_log2(FLUSH_CYCLES) + 1), init=-1)
+        ends = left[-1]
+        start, pending, quiet = Signal(), Signal(), Signal()
+        resets: list[Value] = [Signal(name="reset")]
+        m.d.sync += [
+            resets[0].eq(self.clear | ~ends),
+            left.eq(Mux(ends, -1, left - 1)),
+            quiet.eq(ends & ~resets[0] & ~self.clear),
+            start.eq(pending & quiet & ~start & ~self.clear),
+        ]
+        for index in range(1, RESET_PARTS):
+            resets.append(delayed(m, resets[-1], 1, name=f"reset_{index}", reset=True))
         with m.If(self.clear):
             m.d.sync += [left.eq(FLUSH_CYCLES - 1), pending.eq(0)]
         with m.Elif(self.start):
             m.d.sync += pending.eq(1)
         with m.Elif(start):
             m.d.sync += pending.eq(0)
-        m.d.comb += start.eq(pending & ~reset & (left == 0))
-        return reset, start
+        return resets, start
 
     def _build_sequencer(self, m: Module, start: Value) -> Sequencer:
         self._sequencer = sequencer = Sequencer(self._architecture)
@@ -130,12 +149,25 @@ class Accelerator(wiring.Component):
         self._buffer = buffer = ActivationBuffer(self._architecture)
         sequencer = self._sequencer
         frame = FrameWriter(self._architecture)
-        m.submodules.frame_writer = self._core(frame)
-        connect(m, flipped(self.i_frame), frame.i_bytes)
+        m.submodules.frame_writer = self._link_reset(frame)
+        # Bytes come through a register, whose contents go with an abort and before a commit, and none come until then.
+        waiting = ResetInserter(self.frame_abort)(self._link_reset(StreamRegister()))
+        m.submodules.frame_register = waiting
+        connect(m, waiting.o, frame.i_bytes)
+        commits, commit = Signal(), Signal()
+        m.d.comb += [
+            waiting.i.valid.eq(self.i_frame.valid & ~commits),
+            waiting.i.payload.eq(self.i_frame.payload),
+            self.i_frame.ready.eq(waiting.i.ready & ~commits),
+        ]
+        m.d.sync += [
+            commit.eq(commits & ~commit & ~waiting.o.valid),
+            commits.eq((commits | self.frame_commit) & ~commit & ~self.frame_abort),
+        ]
         m.d.comb += [
             frame.settings.eq(sequencer.o_frame),
             frame.i_configure.eq(sequencer.o_frame_configure),
-            frame.i_commit.eq(self.frame_commit),
+            frame.i_commit.eq(commit),
             frame.i_abort.eq(self.frame_abort),
             frame.i_release.eq(sequencer.o_release),
             frame.i_release_count.eq(sequencer.o_release_count),
@@ -150,7 +182,7 @@ class Accelerator(wiring.Component):
             frame.i_ready.eq(buffer.frame_ready),
         ]
         result = ResultReader(self._architecture)
-        m.submodules.result_reader = self._core(result)
+        m.submodules.result_reader = self._link_reset(result)
         connect(m, result.o_bytes, flipped(self.o_result))
         m.d.comb += [
             result.settings.eq(sequencer.o_result),
@@ -169,42 +201,61 @@ class Accelerator(wiring.Component):
         """Hand rows from the sequencer to the issuer, and keep what the later stages need in one of two contexts."""
         architecture, sequencer = self._architecture, self._sequencer
         self._issuer = issuer = RowIssuer(architecture)
-        group_bits = architecture.groups_per_word.bit_length() - 1
-        row, settings = sequencer.o_row, issuer.i_settings
-        resolved = ("source", "row_step", "row_back", "row_threshold")
-        m.d.comb += [settings[name].eq(row[name]) for name, _ in settings.shape() if name not in resolved]
-        # These settle while the pointers are resolved: registers, to keep the subtractions out of the hand-over.
-        row_back = Signal.like(settings.row_back, reset_less=True)
-        row_threshold = Signal.like(settings.row_threshold, reset_less=True)
-        m.d.sync += [
-            row_back.eq((row.row_step - (row.source_end - row.source_start)) >> group_bits),
-            row_threshold.eq((row.source_end - row.row_step) >> group_bits),
-        ]
+        self._prepare_settings(m, issuer)
         taken = Signal()
         context = Signal()
         m.d.comb += [
-            settings.source.eq(sequencer.o_source >> group_bits),
-            settings.row_step.eq(row.row_step >> group_bits),
-            settings.row_back.eq(row_back),
-            settings.row_threshold.eq(row_threshold),
             issuer.i_valid.eq(sequencer.o_row_valid),
             issuer.i_context.eq(context),
             taken.eq(issuer.i_valid & issuer.o_ready),
             sequencer.i_row_taken.eq(taken),
+            sequencer.i_next_ready.eq(issuer.o_next_ready),
             sequencer.i_row_end.eq(issuer.o_end),
         ]
         with m.If(taken):
             m.d.sync += context.eq(~context)
         with m.If(reset):
             m.d.sync += context.eq(0)
-        # The later stages have time: their copies are made a cycle later, and the hand-over drives few registers.
-        late_context = Signal()
-        late_taken = Signal()
-        m.d.sync += [late_taken.eq(taken), late_context.eq(context)]
-        self._build_contexts(m, late_taken, late_context)
+        self._build_contexts(m, taken, context)
         return issuer
 
+    def _prepare_settings(self, m: Module, issuer: RowIssuer) -> None:
+        """A fetched ROW as the issuer counts it. All of it settles while the pointers are resolved."""
+        architecture, row = self._architecture, self._sequencer.o_row
+        group_bits = architecture.groups_per_word.bit_length() - 1
+        settings = Signal.like(issuer.i_settings, reset_less=True)
+        m.d.comb += issuer.i_settings.eq(settings)
+        ring, back, threshold = (
+            Signal(signed(ADDRESS_WIDTH + 2), name=name, reset_less=True) for name in ("ring", "row_back", "threshold")
+        )
+        m.d.sync += [
+            ring.eq(row.source_end - row.source_start),
+            back.eq(row.row_step - ring),
+            threshold.eq((row.source_end - row.row_step) >> group_bits),
+        ]
+        words = architecture.parameter_words
+        resolved = {
+            "parameters": Mux(row.depthwise, architecture.groups_per_word * words - 2, words - 2),
+            "never_idle": row.idle == 0,
+            "leads": row.lead != 0,
+            "lane_rows": Mux(row.depthwise, row.kernel_rows[:2], 0),
+            "source": self._sequencer.o_source >> group_bits,
+            "source_wraps": (self._sequencer.o_source >> group_bits) >= threshold,
+            "row_step": row.row_step >> group_bits,
+            "row_back": back >> group_bits,
+            "step_threshold": threshold - (row.row_step >> group_bits),
+            "back_threshold": threshold - (back >> group_bits),
+        }
+        for name, _ in settings.shape():
+            if name in resolved:
+                m.d.sync += settings[name].eq(resolved[name])
+            elif name in row_issuer.COUNTS:
+                m.d.sync += settings[name].eq(row[name] - 2)
+            else:
+                m.d.sync += settings[name].eq(row[name])
+
     def _build_contexts(self, m: Module, taken: Value, context: Value) -> None:
+        """The later stages have time: their settings are copied in the cycles behind the hand-over, part by part."""
         sequencer = self._sequencer
         row, add, pool = sequencer.o_row, sequencer.o_add, sequencer.o_pool
         self._writer = writer = ResultWriter(self._architecture)
@@ -220,26 +271,36 @@ class Accelerator(wiring.Component):
         pools = Signal.like(pooler.settings, reset_less=True)
         m.d.comb += [writer.settings.eq(targets), adder.settings.eq(additions), pooler.settings.eq(pools)]
         extra_groups = Mux(row.depthwise, self._architecture.groups_per_word - 1, 0)
-        stored_columns = Mux(row.pool, pool.pool_columns, row.columns)
+        stored_columns = Signal(12)
+        m.d.comb += stored_columns.eq(Mux(row.pool, pool.pool_columns, row.columns))
         for index in range(CONTEXT_COUNT):
-            with m.If(taken & (context == index)):
+            first, second, third = (Signal(name=f"copy_{part}_{index}") for part in range(3))
+            m.d.sync += [first.eq(taken & (context == index)), second.eq(first), third.eq(second)]
+            with m.If(first):
                 m.d.sync += [
                     self._adds[index].eq(row.add),
                     self._combines[index].eq(row.pool & pool.combine),
                     *[self._requantiser_settings[index][name].eq(row[name]) for name, _ in requantiser.SETTINGS],
-                    pools[index].columns.eq(row.columns),
+                    pools[index].single.eq(row.columns == 1),
+                    pools[index].columns.eq(row.columns - 3),
                     pools[index].depthwise.eq(row.depthwise),
-                    pools[index].pool_window.eq(Mux(row.pool, pool.pool_window, 1)),
-                    pools[index].pool_stride.eq(Mux(row.pool, pool.pool_stride, 1)),
-                    pools[index].pool_first.eq(Mux(row.pool, pool.pool_first, 0)),
-                    pools[index].pool_columns.eq(stored_columns),
+                    pools[index].window.eq(Mux(row.pool, pool.pool_window - 1, 0)),
+                    pools[index].stride.eq(Mux(row.pool, pool.pool_stride - 2, -1)),
+                    pools[index].first.eq(Mux(row.pool, pool.pool_first - 1, -1)),
+                    pools[index].pool_columns.eq(stored_columns - 1),
+                ]
+            with m.If(second):
+                m.d.sync += [
                     targets[index].target.eq(sequencer.o_target),
                     targets[index].target_pixel_step.eq(row.target_pixel_step - extra_groups),
                     targets[index].depthwise.eq(row.depthwise),
-                    targets[index].columns.eq(stored_columns),
-                    targets[index].groups.eq(row.groups),
+                    targets[index].columns.eq(stored_columns - 2),
+                    targets[index].groups.eq(row.groups - 2),
                     targets[index].copy.eq(row.pool & pool.copy),
                     targets[index].copy_distance.eq(sequencer.o_third - sequencer.o_target),
+                ]
+            with m.If(third):
+                m.d.sync += [
                     additions[index].result_zero.eq(row.target_zero),
                     *[
                         additions[index][name].eq(add[name])
@@ -248,11 +309,11 @@ class Accelerator(wiring.Component):
                     ],
                 ]
         m.d.comb += [
-            reader.i_start.eq(taken & (row.add | (row.pool & pool.combine))),
+            reader.i_start.eq(delayed(m, taken, 1, name="taken") & (row.add | (row.pool & pool.combine))),
             reader.i_settings.residual.eq(Mux(row.add, sequencer.o_third, sequencer.o_target)),
             reader.i_settings.residual_pixel_step.eq(Mux(row.add, add.residual_pixel_step, row.target_pixel_step)),
-            reader.i_settings.columns.eq(stored_columns),
-            reader.i_settings.groups.eq(row.groups),
+            reader.i_settings.columns.eq(stored_columns - 2),
+            reader.i_settings.groups.eq(row.groups - 2),
         ]
 
     def _build_lanes(self, m: Module) -> None:
@@ -334,54 +395,70 @@ class Accelerator(wiring.Component):
 
         group = Cat(*channels)
         final = self._lanes[-1]
-        valid = Signal()
-        context = Signal()
-        m.d.comb += [
-            Cat(valid).eq(delayed(m, final.o_valid, requantiser.LATENCY, name="group_valid", reset=True)),
-            Cat(context).eq(delayed(m, final.o_context, requantiser.LATENCY, name="group_context")),
-        ]
+        valid = delayed(m, final.o_valid, requantiser.LATENCY, name="group_valid", reset=True)
+        context = delayed(m, final.o_context, requantiser.LATENCY - 1, name="group_context")
         self._build_write(m, group, valid, context)
 
     def _build_write(self, m: Module, group: Value, valid: Value, context: Value) -> None:
         """Pool, then add a residual or combine with the target, then write."""
         buffer, pooler, adder, reader = self._buffer, self._pooler, self._adder, self._reader
         writer = self._writer
-        m.submodules.pooler = self._core(pooler)
+        m.submodules.pooler = self._result_reset(pooler)
         m.submodules.adder = adder
-        m.submodules.residual_reader = self._core(reader)
-        m.submodules.writer = self._core(writer)
-        add = self._adds.bit_select(pooler.o_context, 1)
-        combine = self._combines.bit_select(pooler.o_context, 1)
-        residual = data.View(pooler.o_group.shape(), reader.o_group)
-        # One register behind the pooler for everything that is not added.
-        combined, plain = (Signal(len(group), name=name, reset_less=True) for name in ("combined", "plain"))
-        combined_context = Signal(reset_less=True)
-        larger = Cat(*pooling.maximum(pooler.o_group, residual, self._architecture.lanes_out))
-        m.d.sync += [
-            combined.eq(Mux(combine, larger, pooler.o_group.as_value())),
-            plain.eq(pooler.o_group.as_value()),
-            combined_context.eq(pooler.o_context),
-        ]
-        combined_valid = delayed(m, pooler.o_valid & ~add, 1, name="combined_valid", reset=True)
+        m.submodules.residual_reader = self._result_reset(reader)
+        m.submodules.writer = self._result_reset(writer)
         m.d.comb += [
             pooler.i_valid.eq(valid),
             pooler.i_context.eq(context),
             pooler.i_group.as_value().eq(group),
-            adder.i_valid.eq(pooler.o_valid & add),
-            adder.i_context.eq(pooler.o_context),
-            adder.i_result.eq(pooler.o_group),
-            adder.i_residual.eq(residual),
-            reader.i_take.eq(pooler.o_valid & (add | combine)),
+        ]
+        # Cycle 1: what happens to the group
+        add = self._adds.bit_select(pooler.o_context, 1)
+        combine = self._combines.bit_select(pooler.o_context, 1)
+        added, passed, taken = (
+            delayed(m, value, 1, name=name, reset=True)
+            for value, name in (
+                (pooler.o_valid & add, "added"),
+                (pooler.o_valid & ~add, "passed"),
+                (pooler.o_valid & (add | combine), "met"),
+            )
+        )
+        combine = delayed(m, combine, 3, name="combine")
+        met_context = delayed(m, pooler.o_context, 2, name="met_context")
+        result = delayed(m, pooler.o_group.as_value(), 2, name="result")
+        # Cycle 2: the residual
+        residual = delayed(m, reader.o_group, 1, name="residual")
+        # Cycle 3: compare; 4: choose
+        shape = pooler.o_group.shape()
+        larger = Signal(self._architecture.lanes_out, reset_less=True)
+        m.d.sync += [
+            larger[each].eq(data.View(shape, residual)[each] > data.View(shape, result)[each])
+            for each in range(len(larger))
+        ]
+        kept, other = delayed(m, result, 1, name="kept"), delayed(m, residual, 1, name="other")
+        combined, plain = (Signal(len(group), name=name, reset_less=True) for name in ("combined", "plain"))
+        m.d.sync += plain.eq(kept)
+        for each in range(len(larger)):
+            part = slice(8 * each, 8 * each + 8)
+            m.d.sync += combined[part].eq(Mux(combine & larger[each], other[part], kept[part]))
+        # Cycle 5: a sum or not. A ROW with an addition and one without are never in flight together.
+        written = Signal(len(group), reset_less=True)
+        m.d.sync += written.eq(Mux(adder.o_valid, adder.o_sum.as_value(), combined))
+        passed = delayed(m, passed, COMBINE_LATENCY - 1, name="passed_on", reset=True)
+        m.d.comb += [
+            adder.i_valid.eq(delayed(m, added, 1, name="adds", reset=True)),
+            adder.i_context.eq(met_context),
+            adder.i_result.as_value().eq(result),
+            adder.i_residual.as_value().eq(residual),
+            reader.i_take.eq(taken),
             buffer.residual_valid.eq(reader.o_valid),
             buffer.residual_address.eq(reader.o_address),
             reader.i_ready.eq(buffer.residual_ready),
             reader.i_done.eq(buffer.residual_done),
             reader.i_word.eq(buffer.shared_word),
-            # A ROW with an addition and one without are never in flight together.
-            writer.i_valid.eq(combined_valid | adder.o_valid),
-            writer.i_context.eq(Mux(adder.o_valid, adder.o_context, combined_context)),
-            writer.i_group.eq(Mux(adder.o_valid, adder.o_sum.as_value(), combined)),
-            writer.i_copy.eq(plain),
+            writer.i_valid.eq(delayed(m, passed | adder.o_valid, 1, name="written_valid", reset=True)),
+            writer.i_group.eq(written),
+            writer.i_copy.eq(delayed(m, plain, 1, name="written_plain")),
             buffer.write_valid.eq(writer.o_valid),
             buffer.write_address.eq(writer.o_address),
             buffer.write_group.eq(writer.o_group),
@@ -397,5 +474,6 @@ def write_latency(architecture: Architecture, *, add: bool = False, copy: bool =
         sums = lane.depthwise_latency(architecture) + others
     array = row_issuer.LATENCY + activation_buffer.READ_LATENCY + 1 + architecture.lanes_out - 1
     result = sums + requantiser.LATENCY + pooling.LATENCY
-    last = residual_adder.latency(architecture.lanes_out, architecture.adders) if add else 1
+    addition = MEET_LATENCY + residual_adder.latency(architecture.lanes_out, architecture.adders)
+    last = (addition if add else COMBINE_LATENCY) + 1
     return array + result + last + result_writer.LATENCY + copy

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from emberline.arch.architecture import Architecture
-from emberline.gateware.structures import delayed, memory_output
+from emberline.gateware.structures import copies, delayed, memory_output
 
 BANK_WORDS = 2048
 """Depth of one bank, a byte-wide block memory of ECP5. Banks are chosen here, not by the tools: their multiplexer would
 ignore the output register."""
 
-READ_LATENCY = 3
-"""Cycles from an address at the lanes' port to its word: memory, output register, register behind the banks."""
+READ_LATENCY = 4
+"""Cycles from an address at the lanes' port to its word: a register for each bank, memory, output register, register
+behind the banks."""
 
-SHARED_READ_LATENCY = 1 + READ_LATENCY
-"""Cycles from a granted request at the shared port to its word: the request's register comes first."""
+SHARED_READ_LATENCY = 3 + READ_LATENCY
+"""Cycles from a residual request that finds the port free to its word: who comes next, and the request's registers."""
 
-WRITE_LATENCY = 2
-"""Cycles from a group at the shared port to the first cycle in which the lanes' port may ask for it."""
+
+_BANK_COPIES = 8
+"""Registers that choose the bank, each for its share of a word."""
 
 
 class ActivationBuffer(wiring.Component):
@@ -34,8 +36,9 @@ class ActivationBuffer(wiring.Component):
         read_address, read_word: the lanes' port, ``READ_LATENCY`` cycles.
         write_valid, write_address, write_group: ``lanes_out`` bytes to a group address; always accepted.
         residual_*, result_*: ``valid``, ``ready``, ``address`` (in words), and for one cycle ``done``, with
-            ``shared_word``, ``SHARED_READ_LATENCY`` cycles after the request was accepted.
+            ``shared_word``, some cycles after the request was accepted. Residual words come in the order of requests.
         frame_valid, frame_ready, frame_address, frame_lane, frame_byte: byte ``frame_lane`` of a word to write.
+        A result request, at most every other cycle, waits for ``ready`` unchanged.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -71,73 +74,91 @@ class ActivationBuffer(wiring.Component):
         architecture = self._architecture
         word_width = 8 * architecture.lanes_in
         group_bits = architecture.groups_per_word.bit_length() - 1
-        # Cycle 1: one request becomes the shared port's command
+        # A residual request waits in a register of its own, so that whether it finds room is one.
+        waits = Signal()
+        residual_address = Signal.like(self.residual_address, reset_less=True)
+        m.d.comb += self.residual_ready.eq(~waits | ~self.write_valid)
+        with m.If(self.residual_ready):
+            m.d.sync += [waits.eq(self.residual_valid), residual_address.eq(self.residual_address)]
+        # Cycle 1: who comes next
+        writes, frames = Signal(), Signal()
+        reads = Signal(data.StructLayout({"residual": 1, "result": 1}))
+        free = ~self.write_valid & ~waits
+        m.d.sync += [
+            writes.eq(self.write_valid),
+            reads.residual.eq(~self.write_valid & waits),
+            frames.eq(free & self.frame_valid),
+            reads.result.eq(free & ~self.frame_valid & self.result_valid & ~reads.result),
+        ]
+        m.d.comb += [self.frame_ready.eq(free), self.result_ready.eq(reads.result)]
+        group = delayed(m, self.write_group, 1, name="group")
+        group_address = delayed(m, self.write_address, 1, name="group_address")
+        read_address = delayed(m, residual_address, 1, name="residual_address")
+        frame_address = delayed(m, self.frame_address, 1, name="frame_address")
+        frame_byte = delayed(m, self.frame_byte, 1, name="frame_byte")
+        frame_enable = delayed(m, (Const(1) << self.frame_lane)[: architecture.lanes_in], 1, name="frame_enable")
+        # Cycle 2: its command
         address = Signal.like(self.read_address, reset_less=True)
         value = Signal(word_width, reset_less=True)
         enable = Signal(architecture.lanes_in)
-        reads = Signal(data.StructLayout({"residual": 1, "result": 1}))
-        m.d.sync += [enable.eq(0), reads.eq(0)]
-        m.d.comb += [
-            self.residual_ready.eq(~self.write_valid),
-            self.frame_ready.eq(~self.write_valid & ~self.residual_valid),
-            self.result_ready.eq(~self.write_valid & ~self.residual_valid & ~self.frame_valid),
+        with m.If(writes):
+            m.d.sync += address.eq(group_address >> group_bits)
+        with m.Elif(reads.residual):
+            m.d.sync += address.eq(read_address)
+        with m.Elif(frames):
+            m.d.sync += address.eq(frame_address)
+        with m.Else():
+            m.d.sync += address.eq(self.result_address)
+        m.d.sync += [
+            value.eq(
+                Mux(writes, group.replicate(architecture.groups_per_word), frame_byte.replicate(architecture.lanes_in))
+            ),
+            *[
+                bit.eq(
+                    (writes & (group_address[:group_bits] == index // architecture.lanes_out))
+                    | (frames & frame_enable[index])
+                )
+                for index, bit in enumerate(enable)
+            ],
         ]
-        with m.If(self.write_valid):
-            m.d.sync += [
-                address.eq(self.write_address >> group_bits),
-                value.eq(self.write_group.replicate(architecture.groups_per_word)),
-                *[
-                    enable.word_select(group, architecture.lanes_out).eq(
-                        (self.write_address[:group_bits] == group).replicate(architecture.lanes_out)
-                    )
-                    for group in range(architecture.groups_per_word)
-                ],
-            ]
-        with m.Elif(self.residual_valid):
-            m.d.sync += [address.eq(self.residual_address), reads.residual.eq(1)]
-        with m.Elif(self.frame_valid):
-            m.d.sync += [
-                address.eq(self.frame_address),
-                value.eq(self.frame_byte.replicate(architecture.lanes_in)),
-                enable.eq(1 << self.frame_lane),
-            ]
-        with m.Elif(self.result_valid):
-            m.d.sync += [address.eq(self.result_address), reads.result.eq(1)]
-
-        # Cycle 2: the memories; cycle 3: their output registers; cycle 4: the bank
+        # Cycle 3: registers for each bank; 4: the memories; 5: their output registers; 6: the bank
         self._build_banks(m, address, value, enable)
-        done = delayed(m, Cat(reads), SHARED_READ_LATENCY - 1, name="done", reset=True)
+        done = delayed(m, Cat(reads), 1 + READ_LATENCY, name="done", reset=True)
         m.d.comb += [self.residual_done.eq(done[0]), self.result_done.eq(done[1])]
         return m
 
     def _build_banks(self, m: Module, address: Signal, value: Signal, enable: Signal) -> None:
         """Both ports of all banks; ``address``, ``value``, ``enable`` are the shared port's command."""
         architecture = self._architecture
-        lanes_words, shared_words = [], []
         bank_bits = BANK_WORDS.bit_length() - 1
-        for bank, start in enumerate(range(0, architecture.activation_depth_words, BANK_WORDS)):
+        starts = range(0, architecture.activation_depth_words, BANK_WORDS)
+        value = delayed(m, value, 1, name="bank_value")
+        ports: dict[str, tuple[Value, list[Value], list[Value]]] = {
+            name: (at, copies(m, at[:bank_bits], len(starts), family=architecture.family, name=f"{name}_address"), [])
+            for name, at in (("lanes", self.read_address), ("shared", address))
+        }
+        for bank, start in enumerate(starts):
             depth = min(BANK_WORDS, architecture.activation_depth_words - start)
             memory = Memory(shape=unsigned(8 * architecture.lanes_in), depth=depth, init=[])
             m.submodules[f"bank_{bank}"] = memory
-            lanes = memory.read_port()
             write = memory.write_port(granularity=8)
-            read = memory.read_port()
-            hit = address[bank_bits:] == bank
-            m.d.comb += [
-                lanes.addr.eq(self.read_address),
-                write.addr.eq(address),
-                write.data.eq(value),
-                write.en.eq(Mux(hit, enable, 0)),
-                read.addr.eq(address),
-            ]
-            for port, words, name in ((lanes, lanes_words, "lanes"), (read, shared_words, "shared")):
-                words.append(memory_output(m, port.data, family=architecture.family, name=f"{name}_{bank}"))
-        for words, from_address, target, name in (
-            (lanes_words, self.read_address, self.read_word, "lanes"),
-            (shared_words, address, self.shared_word, "shared"),
-        ):
+            bank_enable = Signal(len(enable), name=f"enable_{bank}")
+            hit = address[bank_bits:] == bank if len(starts) > 1 else Const(1)
+            m.d.sync += bank_enable.eq(Mux(hit, enable, 0))
+            m.d.comb += [write.addr.eq(ports["shared"][1][bank]), write.data.eq(value), write.en.eq(bank_enable)]
+            for name, (_, at, words) in ports.items():
+                read = memory.read_port()
+                m.d.comb += read.addr.eq(at[bank])
+                words.append(memory_output(m, read.data, family=architecture.family, name=f"{name}_{bank}"))
+        for (name, (at, _, words)), target in zip(ports.items(), (self.read_word, self.shared_word), strict=True):
+            word = Signal.like(target, name=f"{name}_word", reset_less=True)
+            m.d.comb += target.eq(word)
             if len(words) == 1:
-                m.d.sync += target.eq(words[0])
-            else:
-                bank = delayed(m, from_address[bank_bits:], READ_LATENCY - 1, name=f"{name}_bank")
-                m.d.sync += target.eq(Array(words)[bank])
+                m.d.sync += word.eq(words[0])
+                continue
+            bank = delayed(m, at[bank_bits:], READ_LATENCY - 2, name=f"{name}_bank")
+            each = copies(m, bank, _BANK_COPIES, family=architecture.family, name=f"{name}_bank")
+            share = -(-len(word) // _BANK_COPIES)
+            for index, selected in enumerate(each):
+                part = slice(index * share, min(len(word), (index + 1) * share))
+                m.d.sync += word[part].eq(Array(each_word[part] for each_word in words)[selected])

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import MAX_DEPTHWISE_ROWS
-from emberline.gateware import multiplier
-from emberline.gateware.lane_control import CONTROL, WEIGHT_LATENCY
-from emberline.gateware.structures import delayed
+from emberline.gateware.lane_control import CONTROL, PRODUCT_LATENCY, WEIGHT_LATENCY
+from emberline.gateware.structures import copies, delayed
 
 PRODUCT_WIDTH = 16
 
@@ -29,7 +28,7 @@ def sum_latency(architecture: Architecture, ordinary: int) -> int:
     Multiply, fabric register, one adder for each lane, accumulate, hand over; at least ``ordinary``, the latency of
     other sums, so that none of those is overtaken.
     """
-    return max(multiplier.LATENCY + 1 + architecture.depthwise_columns + 2, ordinary)
+    return max(PRODUCT_LATENCY + architecture.depthwise_columns + 2, ordinary)
 
 
 class DepthwiseSums(wiring.Component):
@@ -45,7 +44,7 @@ class DepthwiseSums(wiring.Component):
     Members:
         i_control: what arrives at lane 0, ``WEIGHT_LATENCY`` cycles before its activation word. Taps with ``rows`` are
             added, all others ignored.
-        i_products: of the lanes, ``lanes_in`` each, ``multiplier.LATENCY + 1`` cycles after the lane's word.
+        i_products: of the lanes, ``lanes_in`` each, ``PRODUCT_LATENCY`` cycles after the lane's word.
         o_sums: for each requantiser the sum for one of its lanes.
 
     Words must not be completed faster than one in ``lanes_in / requantisers`` cycles; no back-pressure.
@@ -69,12 +68,12 @@ class DepthwiseSums(wiring.Component):
         columns = architecture.depthwise_columns
         share = architecture.lanes_out // architecture.requantisers
         control = self.i_control
-        waited = WEIGHT_LATENCY + multiplier.LATENCY + 1 + columns
-        tap = delayed(m, control.tap & control.rows.any(), waited, name="tap", reset=True)
-        first = delayed(m, control.first, waited, name="first")
-        last = delayed(m, control.tap & control.rows.any() & control.last, waited, name="last", reset=True)
-        extra = sum_latency(architecture, self._ordinary) - (multiplier.LATENCY + 1 + columns + 2)
-        totals = [self._total(m, channel, tap, first) for channel in range(architecture.lanes_in)]
+        waited = WEIGHT_LATENCY + PRODUCT_LATENCY + columns
+        tap = control.tap & control.rows.any()
+        steps = delayed(m, Cat(tap, control.first, tap & control.last), waited - 1, name="step", reset=True)
+        each = copies(m, steps, architecture.lanes_in, family=architecture.family, name="step")
+        extra = sum_latency(architecture, self._ordinary) - (PRODUCT_LATENCY + columns + 2)
+        totals = [self._total(m, channel, step[0], step[1]) for channel, step in enumerate(each)]
         for unit in range(architecture.requantisers):
             channels = [
                 group * architecture.lanes_out + unit * share + position
@@ -87,12 +86,13 @@ class DepthwiseSums(wiring.Component):
                 for channel in channels
             ]
             m.d.sync += [place.eq(following) for place, following in pairwise(queue)]
-            with m.If(last):
-                m.d.sync += [place.eq(totals[channel]) for place, channel in zip(queue, channels, strict=True)]
+            for place, channel in zip(queue, channels, strict=True):
+                with m.If(each[channel][2]):
+                    m.d.sync += place.eq(totals[channel])
             m.d.comb += self.o_sums[unit].eq(delayed(m, queue[0], unit * share + extra, name=f"skew_{unit}"))
         return m
 
-    def _total(self, m: Module, channel: int, tap: Signal, first: Signal) -> Signal:
+    def _total(self, m: Module, channel: int, tap: Value, first: Value) -> Signal:
         """A channel's sum up to and including this tap, one adder behind the registers."""
         columns = self._architecture.depthwise_columns
         total = delayed(m, self.i_products[0][channel], 1, name=f"column_0_{channel}")

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from emberline.arch.architecture import PARAMETER_BYTES, Architecture
+from emberline.arch.architecture import Architecture
 from emberline.arch.isa import MAX_DEPTHWISE_ROWS, PARAMETERS
 from emberline.gateware import depthwise, multiplier
-from emberline.gateware.lane_control import CHUNK_WIDTH, CONTROL, WEIGHT_LATENCY, weight_write_layout
-from emberline.gateware.structures import delayed, memory_output, structure, tree_sum
+from emberline.gateware.lane_control import CHUNK_WIDTH, CONTROL, PRODUCT_LATENCY, WEIGHT_LATENCY, weight_write_layout
+from emberline.gateware.structures import copies, delayed, memory_output, structure, tree_sum
 
 SUM_WIDTH = 32
 """Accumulators are int32, as LiteRT's are; the compiler proves that no layer overflows them."""
 
-_PARAMETER_SET = data.StructLayout({"bank": 1, "group": 4})
+_PARAMETER_SET = data.StructLayout({"bank": 1, "group": 3})
 """Which parameters a sum is requantised with."""
+
+_HISTORY_COPIES = 8
+"""Registers that steer the words of earlier columns, each for its share of a word."""
 
 
 def sum_latency(architecture: Architecture) -> int:
     """Cycles from a tap's activation word at a lane to the accumulator that holds it."""
-    return multiplier.LATENCY + 1 + ceil_log2(architecture.lanes_in) + 1
+    return PRODUCT_LATENCY + ceil_log2(architecture.lanes_in) + 1
 
 
 def depthwise_latency(architecture: Architecture) -> int:
@@ -91,7 +94,7 @@ class Lane(wiring.Component):
         weights = self._weight_memory(m)
         control = Signal(CONTROL, name="control")
         m.d.comb += Cat(control).eq(delayed(m, self.i_control.as_value(), WEIGHT_LATENCY, name="control", reset=True))
-        m.d.comb += self.o_activation.eq(delayed(m, self._word_to_forward(m, control), 1, name="next_activation"))
+        m.d.comb += self.o_activation.eq(delayed(m, self._word_to_forward(m), 1, name="next_activation"))
         total = self._products(m, weights)
         self._accumulate(m, control, total)
         self._hold_parameters(m, control, weights)
@@ -124,29 +127,40 @@ class Lane(wiring.Component):
         # Half way from the memories to the multipliers
         return delayed(m, word, 1, name="near_weights")
 
-    def _word_to_forward(self, m: Module, control: data.View) -> Value:
+    def _word_to_forward(self, m: Module) -> Value:
         """This word, or that of a column of a depthwise kernel before it: ``rows`` taps ago."""
-        if self._index >= self._architecture.depthwise_columns - 1:
+        architecture = self._architecture
+        if self._index >= architecture.depthwise_columns - 1:
             return self.i_activation
-        past = [
-            Signal(8 * self._architecture.lanes_in, name=f"past_{age}", reset_less=True)
-            for age in range(1, MAX_DEPTHWISE_ROWS + 1)
-        ]
-        words = [self.i_activation, *past]
-        with m.If(control.tap):
-            m.d.sync += [place.eq(newer) for place, newer in zip(past, words, strict=False)]
-        return Array(words)[control.rows]
+        early = Cat(self.i_control.tap, self.i_control.rows)
+        early = delayed(m, early, WEIGHT_LATENCY - 1, name="history")
+        controls = copies(m, early, _HISTORY_COPIES, family=architecture.family, name="history")
+        share = -(-8 * architecture.lanes_in // _HISTORY_COPIES)
+        forwarded: list[Value] = []
+        for index, control in enumerate(controls):
+            words = [self.i_activation[index * share : min(8 * architecture.lanes_in, (index + 1) * share)]]
+            for age in range(1, MAX_DEPTHWISE_ROWS + 1):
+                past = Signal.like(words[-1], name=f"past_{age}_{index}", reset_less=True)
+                with m.If(control[0]):
+                    m.d.sync += past.eq(words[-1])
+                words.append(past)
+            forwarded.append(Array(words)[control[1:]])
+        return Cat(*forwarded)
 
     def _products(self, m: Module, weights: Signal) -> Signal:
         """The dot product of activation and weight word."""
+        family = self._architecture.family
+        # The lane's own: the register that forwards has another way to go.
+        activation = copies(m, self.i_activation, 1, family=family, name="own_activation")[0]
+        weights = delayed(m, weights, 1, name="own_weights")
         factors = [
-            (self.i_activation.word_select(channel, 8).as_signed(), weights.word_select(channel, 8).as_signed())
+            (activation.word_select(channel, 8).as_signed(), weights.word_select(channel, 8).as_signed())
             for channel in range(self._architecture.lanes_in)
         ]
-        # A register in the fabric: the route from a DSP to its adder is as long as the adder.
+        # Registers in the fabric: the route from a DSP to its adder is longer than the adder.
         products = [
-            delayed(m, product, 1, name=f"product_{channel}")
-            for channel, product in enumerate(multiplier.multiply_all(m, factors, family=self._architecture.family))
+            delayed(m, product, PRODUCT_LATENCY - 1 - multiplier.LATENCY, name=f"product_{channel}")
+            for channel, product in enumerate(multiplier.multiply_all(m, factors, family=family))
         ]
         if self._multiplies_columns:
             m.d.comb += [self.o_products[channel].eq(product) for channel, product in enumerate(products)]
@@ -157,58 +171,74 @@ class Lane(wiring.Component):
         is_depthwise = control.rows.any() if self._architecture.depthwise_columns else Const(0)
         tap = delayed(m, control.tap & ~is_depthwise, latency, name="tap", reset=True)
         last = delayed(m, control.tap & ~is_depthwise & control.last, latency, name="last", reset=True)
-        first, bank, context = (delayed(m, control[name], latency, name=name) for name in ("first", "bank", "context"))
+        first, context = (delayed(m, control[name], latency, name=name) for name in ("first", "context"))
+        bank = delayed(m, control.bank, latency - 1, name="bank")
         accumulator = Signal(signed(SUM_WIDTH), reset_less=True)
         with m.If(tap):
             m.d.sync += accumulator.eq(total)
             with m.If(~first):
                 m.d.sync += accumulator.eq(accumulator + total)
-        self._used = Signal(_PARAMETER_SET)
+        # The parameters take one cycle more than the sum that they belong to
+        self._used = Signal(_PARAMETER_SET, reset_less=True)
+        valid_out, context_out = Signal(), Signal(reset_less=True)
+        m.d.comb += [self.o_valid.eq(valid_out), self.o_context.eq(context_out)]
         m.d.sync += [
-            self.o_valid.eq(last),
+            valid_out.eq(last),
             self._used.bank.eq(bank),
             self._used.group.eq(0),
-            self.o_context.eq(context),
+            context_out.eq(context),
         ]
         m.d.comb += self.o_sum.eq(accumulator)
         if self._architecture.depthwise_columns:
-            self._take_depthwise_sums(m, control, accumulator)
+            self._take_depthwise_sums(m, control, accumulator, valid_out, context_out)
 
-    def _take_depthwise_sums(self, m: Module, control: data.View, accumulator: Signal) -> None:
+    def _take_depthwise_sums(
+        self, m: Module, control: data.View, accumulator: Signal, valid_out: Signal, context_out: Signal
+    ) -> None:
         """Complete sums, one for each group of a word, take the way of ordinary ones."""
         architecture = self._architecture
         share = architecture.lanes_out // architecture.requantisers
-        valid, context = Signal(), Signal(reset_less=True)
+        early, early_context = Signal(), Signal(reset_less=True)
         used = Signal(_PARAMETER_SET, reset_less=True)
         token = Cat(control.tap & control.rows.any() & control.last, control.bank, control.context)
-        token = delayed(m, token, depthwise_latency(architecture) - 2, name="depthwise", reset=True)
-        m.d.sync += valid.eq(0)
+        token = delayed(m, token, depthwise_latency(architecture) - 3, name="depthwise", reset=True)
+        m.d.sync += early.eq(0)
         for group in range(architecture.groups_per_word):
             with m.If(token[0]):
-                m.d.sync += [valid.eq(1), used.group.eq(group), used.bank.eq(token[1]), context.eq(token[2])]
+                m.d.sync += [early.eq(1), used.group.eq(group), used.bank.eq(token[1]), early_context.eq(token[2])]
             token = delayed(m, token, share, name=f"depthwise_{group}", reset=True)
+        with m.If(early):
+            m.d.sync += self._used.eq(used)
+        valid = delayed(m, early, 1, name="taken", reset=True)
+        context = delayed(m, early_context, 1, name="taken_context")
         with m.If(valid):
-            m.d.sync += [
-                accumulator.eq(self.i_sum),
-                self.o_valid.eq(1),
-                self._used.eq(used),
-                self.o_context.eq(context),
-            ]
+            m.d.sync += [accumulator.eq(self.i_sum), valid_out.eq(1), context_out.eq(context)]
 
     def _hold_parameters(self, m: Module, control: data.View, weights: Signal) -> None:
         """Two banks, each with the parameters of one group, or of a word's groups in depthwise ROWs."""
         architecture = self._architecture
         word_width, words = 8 * architecture.lanes_in, architecture.parameter_words
+        width = structure(PARAMETERS).size
+        index = control.parameter_index
         groups = architecture.groups_per_word if architecture.depthwise_columns else 1
-        chosen = []
-        for bank in range(2):
-            registers = [
-                Signal(8 * PARAMETER_BYTES, name=f"parameters_{bank}_{group}", reset_less=True)
-                for group in range(groups)
+        where = Signal(_PARAMETER_SET)
+        m.d.comb += where.bank.eq(control.bank)
+        for group in range(1, groups):
+            with m.If(index >= group * words):
+                m.d.comb += where.group.eq(group)
+        parts = []
+        for part, start in enumerate(range(0, width, word_width)):
+            size = min(word_width, width - start)
+            # A LUT memory of ECP5 has sixteen words anyway.
+            depth = 1 << _PARAMETER_SET.size if architecture.family == "ecp5" else 2 * groups
+            memory = Memory(shape=unsigned(size), depth=depth, init=[])
+            m.submodules[f"parameters_{part}"] = memory
+            write, read = memory.write_port(), memory.read_port(domain="comb")
+            m.d.comb += [
+                write.en.eq(control.parameter & index.matches(*(group * words + part for group in range(groups)))),
+                write.addr.eq(where),
+                write.data.eq(weights[:size]),
+                read.addr.eq(self._used),
             ]
-            for index in range(groups * words):
-                with m.If(control.parameter & (control.bank == bank) & (control.parameter_index == index)):
-                    place = index % words * word_width
-                    m.d.sync += registers[index // words][place : place + word_width].eq(weights)
-            chosen.append(Array(registers)[self._used.group])
-        m.d.comb += self.o_parameters.eq(Mux(self._used.bank, chosen[1], chosen[0]))
+            parts.append(delayed(m, read.data, 1, name=f"used_{part}"))
+        m.d.comb += Cat(self.o_parameters).eq(Cat(*parts))

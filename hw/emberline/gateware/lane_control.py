@@ -6,12 +6,17 @@ from amaranth.lib import data
 from amaranth.utils import ceil_log2
 
 from emberline.arch.architecture import Architecture
+from emberline.gateware import multiplier
 
 CHUNK_WIDTH = 32
 """Bits of one weight write."""
 
 WEIGHT_LATENCY = 3
 """Cycles from a weight address to its word at the multipliers: memory, output register, a register on the way."""
+
+PRODUCT_LATENCY = 1 + multiplier.LATENCY + 2
+"""Cycles from an activation word at a lane to its products. A multiplier's place is far from anything: a register on
+the way there, two on the way to the adders."""
 
 CONTROL = data.StructLayout(
     {

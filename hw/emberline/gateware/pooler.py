@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import C, Module, Mux, Signal, Value, signed
+from amaranth.hdl import C, Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from emberline.arch.isa import MAX_POOL_WINDOW
+from emberline.gateware.structures import delayed
 
-LATENCY = 1
+LATENCY = 5
 """Cycles from the last column of a window to its maximum."""
 
 SETTINGS = data.StructLayout(
     {
-        "columns": 12,  # groups that come for each output group of the row
+        "single": 1,  # there is one column
+        "columns": signed(13),  # less three: groups that come for each output group of the row
         "depthwise": 1,  # the groups of a word come one after the other for each column
-        "pool_window": 4,
-        "pool_stride": 4,
-        "pool_first": 4,
-        "pool_columns": 12,  # groups that are given for them
+        "window": 4,  # less one
+        "stride": signed(5),  # less two
+        "first": signed(5),  # less one
+        "pool_columns": signed(13),  # less one: groups that are given for them
     }
 )
 
@@ -38,7 +39,8 @@ class Pooler(wiring.Component):
     In depthwise ROWs ``groups_per_word`` groups come for each column. They are given or not together; the window is 1.
 
     Members:
-        i_valid, i_group, i_context: results of a row, columns innermost. Always accepted.
+        i_valid, i_group, i_context: results of a row, columns innermost. Always accepted. ``i_context`` comes a cycle
+            before its group.
         settings: of the two instructions in flight; ``pool_window`` at most ``MAX_POOL_WINDOW``.
         o_valid, o_group, o_context: maxima, ``LATENCY`` cycles later.
     """
@@ -61,54 +63,85 @@ class Pooler(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        lanes_out = self._lanes_out
-        settings = Signal(SETTINGS)
-        m.d.comb += settings.eq(self.settings[self.i_context])
-        start = Signal(init=1)  # no column of the row has come yet
-        columns_left = Signal(12)
-        given = Signal(12)
-        skip = Signal(4)
-        skip_now, left_now, given_now = Signal(4), Signal(12), Signal(12)
+        settings = Signal(SETTINGS, reset_less=True)
+        m.d.sync += settings.eq(self.settings[self.i_context])
+        valid, give, start, reach = self._count_columns(m, settings)
+        context = delayed(m, self.i_context, 2, name="context")
+        self._take_maxima(m, valid, start, reach)
         m.d.comb += [
-            skip_now.eq(Mux(start, settings.pool_first, skip)),
-            left_now.eq(Mux(start, settings.columns - 1, columns_left)),
-            given_now.eq(Mux(start, 0, given)),
+            self.o_valid.eq(delayed(m, valid & give, LATENCY - 1, name="valid", reset=True)),
+            self.o_context.eq(delayed(m, context, LATENCY - 1, name="given_context")),
         ]
-        # Columns of the window that are there: fewer where the row ends before the window does.
-        reach = Signal(signed(5))
-        m.d.comb += reach.eq(settings.pool_window - skip_now)
-        # The maximum of this column and those before it, kept for the next one
-        group = self.i_group
-        lowest = C(-128, signed(8))
-        before = group
-        result = [group[lane] for lane in range(lanes_out)]
-        for age in range(1, MAX_POOL_WINDOW):
-            past = Signal.like(group, name=f"maximum_of_{age}", reset_less=True)
-            with m.If(self.i_valid):
-                m.d.sync += [past[lane].eq(before[lane]) for lane in range(lanes_out)]
-            known = Signal.like(group, name=f"known_{age}")
-            m.d.comb += [known[lane].eq(Mux(start, lowest, past[lane])) for lane in range(lanes_out)]
-            wider = Signal.like(group, name=f"wider_{age}")
-            m.d.comb += [wider[lane].eq(value) for lane, value in enumerate(maximum(group, known, lanes_out))]
-            result = [Mux(reach > age, wider[lane], result[lane]) for lane in range(lanes_out)]
-            before = wider
+        return m
 
-        last = left_now == 0
-        give = ((skip_now == 0) | last) & (given_now != settings.pool_columns)
-        group_in_word = Signal(range(max(2, self._groups_per_word)))
-        column_ends = ~settings.depthwise | (group_in_word == self._groups_per_word - 1)
-        m.d.sync += self.o_valid.eq(self.i_valid & give)
-        with m.If(self.i_valid):
-            m.d.sync += [
-                *[self.o_group[lane].eq(value) for lane, value in enumerate(result)],
-                self.o_context.eq(self.i_context),
-                group_in_word.eq(Mux(column_ends, 0, group_in_word + 1)),
-            ]
+    def _count_columns(self, m: Module, settings: data.View) -> tuple[Value, Value, Value, Value]:
+        """Whether a column gives a maximum, whether it is a row's first one, and how many columns the window has.
+
+        All counters are less one: their sign says that they have come to an end.
+        """
+        start = Signal(init=1)  # no column of the row has come yet
+        columns, skip, left = Signal(signed(13)), Signal(signed(5)), Signal(signed(13))
+        skip_now, left_now = Signal(signed(5)), Signal(signed(13))
+        last, give = Signal(), Signal()
+        m.d.comb += [
+            skip_now.eq(Mux(start, settings.first, skip)),
+            left_now.eq(Mux(start, settings.pool_columns, left)),
+            last.eq(Mux(start, settings.single, columns[-1])),
+            give.eq((skip_now[-1] | last) & ~left_now[-1]),
+        ]
+        column_ends = Const(1)
+        if self._groups_per_word > 1:
+            group_in_word = Signal(range(self._groups_per_word))
+            column_ends = ~settings.depthwise | (group_in_word == self._groups_per_word - 1)
+            with m.If(self.i_valid):
+                m.d.sync += group_in_word.eq(Mux(column_ends, 0, group_in_word + 1))
         with m.If(self.i_valid & column_ends):
             m.d.sync += [
                 start.eq(last),
-                columns_left.eq(left_now - 1),
-                given.eq(given_now + give),
-                skip.eq(Mux(skip_now == 0, settings.pool_stride - 1, skip_now - 1)),
+                columns.eq(Mux(start, settings.columns, columns - 1)),
+                left.eq(left_now - give),
+                skip.eq(Mux(skip_now[-1], settings.stride, skip_now - 1)),
             ]
-        return m
+        # Columns of the window that are there, less one: fewer where the row ends before the window does.
+        reach = Signal(signed(6), reset_less=True)
+        m.d.sync += reach.eq(settings.window - skip_now - 1)
+        return (
+            delayed(m, self.i_valid, 1, name="counted", reset=True),
+            delayed(m, give, 1, name="give"),
+            delayed(m, start, 1, name="start"),
+            reach,
+        )
+
+    def _take_maxima(self, m: Module, valid: Value, start: Value, reach: Value) -> None:
+        """Of two columns, then of those and the one before."""
+        lanes_out = self._lanes_out
+        lowest = C(-128, signed(8)).as_unsigned().replicate(lanes_out)
+
+        def register(name: str, value: Value) -> data.View:
+            stage = Signal(self.i_group.shape(), name=name, reset_less=True)
+            m.d.sync += stage.as_value().eq(value)
+            return stage
+
+        group = register("group", self.i_group.as_value())
+        # The column before this one
+        before = Signal.like(group, reset_less=True)
+        with m.If(valid):
+            m.d.sync += before.eq(group)
+        previous = register("previous", Mux(start, lowest, before.as_value()))
+        group = register("group_2", group.as_value())
+        pair = register("pair", Cat(*maximum(group, previous, lanes_out)))
+        # The pair before this one
+        pair_valid = delayed(m, valid, 2, name="pair_valid")
+        pair_start = delayed(m, start, 2, name="pair_start")
+        pair_before = Signal.like(group, reset_less=True)
+        with m.If(pair_valid):
+            m.d.sync += pair_before.eq(pair)
+        earlier = register("earlier", Mux(pair_start, lowest, pair_before.as_value()))
+        group = register("group_3", group.as_value())
+        two = delayed(m, reach >= 1, 2, name="two")
+        narrow = register("narrow", Mux(two, pair.as_value(), group.as_value()))
+        group = register("group_4", group.as_value())
+        three = delayed(m, reach >= 2, 3, name="three")
+        # Three columns are the pair before this one and this one: the pair before spans the two columns before.
+        wide = Cat(*maximum(group, earlier, lanes_out))
+        m.d.comb += self.o_group.as_value().eq(register("given", Mux(three, wide, narrow.as_value())).as_value())

@@ -80,10 +80,12 @@ class Requantiser(wiring.Component):
             scale.shift.eq(delayed(m, parameters.right_shift[:5], 3, name="right")),
         ]
         # Cycles 14 to 16: saturate, zero point, clamp
-        zero_context = delayed(m, context, 4 + rescaler.LATENCY, name="zero_context")
-        clamp_context = delayed(m, zero_context, 1, name="clamp_context")
-        zero, clamp = self.settings[zero_context].target_zero, self.settings[clamp_context]
-        m.d.comb += self.o_value.eq(
-            rescaler.saturate_and_clamp(m, scale.result, zero, clamp.clamp_min, clamp.clamp_max, name="result")
-        )
+        # The fields are chosen a cycle before they are used
+        earlier = delayed(m, context, 4 + rescaler.LATENCY - 1, name="zero_context")
+        zero = delayed(m, self.settings[earlier].target_zero, 1, name="zero")
+        earlier = delayed(m, earlier, 1, name="clamp_context")
+        clamps = Cat(self.settings[earlier].clamp_min, self.settings[earlier].clamp_max)
+        clamps = delayed(m, clamps, 1, name="clamps")
+        low, high = clamps[:8].as_signed(), clamps[8:].as_signed()
+        m.d.comb += self.o_value.eq(rescaler.saturate_and_clamp(m, scale.result, zero, low, high, name="result"))
         return m

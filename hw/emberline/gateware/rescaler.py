@@ -19,6 +19,17 @@ _MULTIPLIER_LOW = 17
 """Bits of the multiplier's low half: unsigned, so that they fit a signed 18-bit factor."""
 
 
+def rounding_half(shift: Value) -> Value:
+    """Half a unit of the last place behind a right shift of 0 to 31; none if nothing is shifted out."""
+    return Cat(*(shift == bit + 1 for bit in range(31)))
+
+
+def rounding_half_negative(shift: Value) -> Value:
+    """One less, without a subtraction; none if nothing is shifted out."""
+    table = [C(sum(1 << each for each in range(bit + 2, 32)), 32) for bit in range(31)]
+    return Cat(*(column.bit_select(shift, 1) for column in table))
+
+
 class Rescaler(wiring.Component):
     """``RoundingDivideByPOT(SaturatingRoundingDoublingHighMul(value, multiplier), shift)``.
 
@@ -41,8 +52,7 @@ class Rescaler(wiring.Component):
         # Cycle +4: half a unit of the last place, less one for negative numbers: rounds half away from zero
         half, half_negative = Signal(31, reset_less=True), Signal(signed(32), reset_less=True)
         shift_half = delayed(m, shift, 1, name="shift_half")
-        unit = (C(1, 32) << shift) >> 1
-        m.d.sync += [half.eq(unit), half_negative.eq(unit - shift.any())]
+        m.d.sync += [half.eq(rounding_half(shift)), half_negative.eq(rounding_half_negative(shift))]
         nudged = Signal(signed(33), reset_less=True)
         m.d.sync += nudged.eq(high + Mux(high[-1], half_negative, half))
         # Cycles +5, +6: shift right, eights first

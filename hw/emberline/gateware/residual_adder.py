@@ -44,11 +44,10 @@ def _input_scale(m: Module, value: Value, setting: Callable[[str, int], Value], 
     half = Signal(31, name=f"{name}_half", reset_less=True)
     half_negative = Signal(signed(32), name=f"{name}_half_negative", reset_less=True)
     shift = setting(f"{operand}_shift", 5)
-    unit = (C(1, 32) << shift) >> 1
     m.d.sync += [
         scaled.eq((product + (1 << 10)) >> 11),
-        half.eq(unit),
-        half_negative.eq(unit - shift.any()),
+        half.eq(rescaler.rounding_half(shift)),
+        half_negative.eq(rescaler.rounding_half_negative(shift)),
     ]
     # Cycles 7 to 9: rounding shift right
     nudged = Signal(signed(33), name=f"{name}_nudged", reset_less=True)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import ADDRESS_WIDTH
 from emberline.arch.timing import READ_AHEAD
-from emberline.gateware.activation_buffer import SHARED_READ_LATENCY
 from emberline.gateware.structures import delayed
 
 DEPTH = READ_AHEAD
 """Groups that are read ahead."""
 
-SETTINGS = data.StructLayout({"residual": ADDRESS_WIDTH, "residual_pixel_step": 12, "columns": 12, "groups": 12})
+SETTINGS = data.StructLayout(
+    {"residual": ADDRESS_WIDTH, "residual_pixel_step": 12, "columns": signed(13), "groups": signed(13)}
+)
+"""Address of the first group, and the shape of a ROW's target; ``columns`` and ``groups`` less two."""
 
 
 class ResidualReader(wiring.Component):
@@ -25,7 +28,7 @@ class ResidualReader(wiring.Component):
     Members:
         i_start: a ROW with a residual addition begins; ``i_settings`` is its geometry. Two may be pending.
         o_valid, o_address: request to the activation buffer, in words; ``i_ready`` accepts it.
-        i_done, i_word: the word, ``SHARED_READ_LATENCY`` cycles after its request was accepted.
+        i_done, i_word: the words, in the order of their requests.
         o_group: the oldest group; ``i_take`` removes it. It is there before the result that it is added to, because
             results come no faster than one group in ``lanes_out`` cycles and reads start with the instruction.
     """
@@ -55,45 +58,52 @@ class ResidualReader(wiring.Component):
         pending_valid = Signal()
         shape = Signal(SETTINGS, reset_less=True)
         busy = Signal()
-        base = Signal(range(architecture.activation_depth_groups))
-        address = Signal(range(architecture.activation_depth_groups))
-        column = Signal(12)
-        group = Signal(12)
-        room = Signal(range(DEPTH + 1), init=DEPTH)
+        next_base, address = (
+            Signal(range(architecture.activation_depth_groups), name=name, reset_less=True)
+            for name in ("next_base", "address")
+        )
+        column, group = (Signal(signed(13), name=name, reset_less=True) for name in ("column", "group"))
+        room = Signal(signed(ceil_log2(DEPTH) + 2), init=DEPTH - 1)  # less one
 
         with m.If(self.i_start):
             m.d.sync += [pending.eq(self.i_settings), pending_valid.eq(1)]
         with m.If(~busy & pending_valid):
             m.d.sync += [
                 shape.eq(pending),
-                base.eq(pending.residual),
+                next_base.eq(pending.residual + 1),
                 address.eq(pending.residual),
-                column.eq(pending.columns - 1),
-                group.eq(pending.groups - 1),
+                column.eq(pending.columns),
+                group.eq(pending.groups),
                 busy.eq(1),
                 pending_valid.eq(self.i_start),
             ]
         accepted = Signal()
         m.d.comb += [
-            self.o_valid.eq(busy & (room != 0)),
+            self.o_valid.eq(busy & ~room[-1]),
             self.o_address.eq(address >> group_bits),
             accepted.eq(self.o_valid & self.i_ready),
         ]
         with m.If(accepted):
             m.d.sync += [address.eq(address + shape.residual_pixel_step), column.eq(column - 1)]
-            with m.If(column == 0):
+            with m.If(column[-1]):
                 m.d.sync += [
-                    base.eq(base + 1),
-                    address.eq(base + 1),
-                    column.eq(shape.columns - 1),
+                    next_base.eq(next_base + 1),
+                    address.eq(next_base),
+                    column.eq(shape.columns),
                     group.eq(group - 1),
+                    busy.eq(~group[-1]),
                 ]
-                with m.If(group == 0):
-                    m.d.sync += busy.eq(0)
         m.d.sync += room.eq(room - accepted + self.i_take)
 
+        # Which group of the word, in the order of the requests
+        m.submodules.which = order = SyncFIFO(width=max(1, group_bits), depth=DEPTH)
+        which = order.r_data[:group_bits]
+        m.d.comb += [
+            order.w_data.eq(delayed(m, address[:group_bits], 1, name="which")),
+            order.w_en.eq(delayed(m, accepted, 1, name="accepted", reset=True)),
+            order.r_en.eq(self.i_done),
+        ]
         m.submodules.fifo = fifo = SyncFIFO(width=8 * architecture.lanes_out, depth=DEPTH)
-        which = delayed(m, address[:group_bits], SHARED_READ_LATENCY, name="which") if group_bits else 0
         m.d.comb += [
             fifo.w_data.eq(self.i_word.word_select(which, 8 * architecture.lanes_out)),
             fifo.w_en.eq(self.i_done),

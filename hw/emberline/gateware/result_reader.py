@@ -56,21 +56,35 @@ class ResultReader(wiring.Component):
         requested = Signal()
         ignore = Signal()  # the word under way belongs to a read that was started again
 
+        asks, more, shifts, valid, loads = Signal(), Signal(), Signal(), Signal(), Signal()
+        byte = Signal(8, reset_less=True)
+        held = Signal.like(word, reset_less=True)
+        m.d.sync += more.eq(words_left != 0)
         m.d.comb += [
             self.o_size.eq(config.words << ceil_log2(architecture.lanes_in)),
             self.o_address.eq(address),
-            self.o_bytes.valid.eq(bytes_left != 0),
-            self.o_bytes.payload.eq(word[:8]),
-            self.o_valid.eq((words_left != 0) & (bytes_left == 0) & ~requested),
+            self.o_bytes.valid.eq(valid),
+            self.o_bytes.payload.eq(byte),
+            self.o_valid.eq(asks),
         ]
-        with m.If(self.o_valid & self.i_ready):
+        m.d.sync += [
+            asks.eq(more & (bytes_left == 0) & ~requested & ~loads & ~asks),
+            held.eq(self.i_word),
+            loads.eq(self.i_done & ~ignore),
+            shifts.eq((bytes_left != 0) & ~valid & ~shifts),
+        ]
+        with m.If(asks & ~self.i_ready):
+            m.d.sync += asks.eq(1)
+        with m.If(asks & self.i_ready):
             m.d.sync += [address.eq(address + 1), words_left.eq(words_left - 1), requested.eq(1)]
         with m.If(self.i_done):
             m.d.sync += [requested.eq(0), ignore.eq(0)]
-            with m.If(~ignore):
-                m.d.sync += [word.eq(self.i_word), bytes_left.eq(architecture.lanes_in)]
-        with m.If(self.o_bytes.valid & self.o_bytes.ready):
-            m.d.sync += [word.eq(word >> 8), bytes_left.eq(bytes_left - 1)]
+        with m.If(self.o_bytes.ready):
+            m.d.sync += valid.eq(0)
+        with m.If(loads):
+            m.d.sync += [word.eq(held), bytes_left.eq(architecture.lanes_in)]
+        with m.If(shifts):
+            m.d.sync += [byte.eq(word[:8]), valid.eq(1), word.eq(word >> 8), bytes_left.eq(bytes_left - 1)]
         with m.If(self.i_configure):
             m.d.sync += config.eq(self.settings)
         with m.If(self.i_start):
@@ -78,6 +92,11 @@ class ResultReader(wiring.Component):
                 address.eq(config.start >> group_bits),
                 words_left.eq(config.words),
                 bytes_left.eq(0),
-                ignore.eq((requested & ~self.i_done) | (self.o_valid & self.i_ready)),
+                more.eq(0),
+                asks.eq(0),
+                loads.eq(0),
+                shifts.eq(0),
+                valid.eq(0),
+                ignore.eq((requested & ~self.i_done) | asks),
             ]
         return m

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import ADDRESS_WIDTH
+from emberline.gateware.structures import delayed
 
-LATENCY = 1
+LATENCY = 2
 """Cycles from a group to its write command; a copy's follows in the next cycle."""
 
 SETTINGS = data.StructLayout(
     {
         "target": ADDRESS_WIDTH,
-        "target_pixel_step": 12,  # less ``groups_per_word - 1`` if depthwise
+        "target_pixel_step": signed(13),  # less ``groups_per_word - 1`` if depthwise
         "depthwise": 1,
-        "columns": 12,
-        "groups": 12,
+        "columns": signed(13),  # less two
+        "groups": signed(13),  # less two
         "copy": 1,
         "copy_distance": ADDRESS_WIDTH,  # from a group's address to its copy's, modulo 2 ** ADDRESS_WIDTH
     }
@@ -33,11 +34,11 @@ class ResultWriter(wiring.Component):
     the number of words.
 
     Members:
-        i_valid, i_group, i_context: a group and its instruction. Always accepted; with ``copy`` not in two cycles in
-            succession.
+        i_valid, i_group: a group. Always accepted; with ``copy`` not in two cycles in succession, and from a ROW to
+            the next one not in three.
         i_copy: what is stored as the copy, if the instruction has one.
-        settings: of the two instructions in flight.
-        o_valid, o_address, o_group: the write, one cycle later.
+        settings: of the two instructions in flight. ROWs take them in turns.
+        o_valid, o_address, o_group: the write, ``LATENCY`` cycles later.
         o_done: with the last write of an instruction.
     """
 
@@ -49,7 +50,6 @@ class ResultWriter(wiring.Component):
                 "i_valid": In(1),
                 "i_group": In(group),
                 "i_copy": In(group),
-                "i_context": In(1),
                 "settings": In(data.ArrayLayout(SETTINGS, 2)),
                 "o_valid": Out(1),
                 "o_address": Out(range(architecture.activation_depth_groups)),
@@ -60,57 +60,68 @@ class ResultWriter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        settings = Signal(SETTINGS)
-        m.d.comb += settings.eq(self.settings[self.i_context])
-        first = Signal(init=1)
-        column, group = Signal(12), Signal(12)
-        base, address, now, base_now = (
-            Signal.like(self.o_address, name=name) for name in ("base", "address", "now", "base_now")
-        )
-        columns_left, groups_left = Signal(12), Signal(12)
-        with m.If(first):
-            m.d.comb += [
-                now.eq(settings.target),
-                base_now.eq(settings.target),
-                columns_left.eq(settings.columns - 1),
-                groups_left.eq(settings.groups - 1),
-            ]
-        with m.Else():
-            m.d.comb += [now.eq(address), base_now.eq(base), columns_left.eq(column), groups_left.eq(group)]
-
-        copying, copy_ends = Signal(), Signal()
-        copy_address = Signal.like(self.o_address, reset_less=True)
-        copy_group = Signal.like(self.i_copy, reset_less=True)
-        group_in_word = Signal(range(max(2, self._groups_per_word)))
-        pixel_ends = Signal()
-        m.d.comb += pixel_ends.eq(~settings.depthwise | (group_in_word == self._groups_per_word - 1))
+        waiting = Signal(init=1)  # for the first group of a ROW
+        context = Signal()
+        settings = Signal(SETTINGS, reset_less=True)
+        columns, groups = (Signal(signed(13), name=name, reset_less=True) for name in ("columns", "groups"))
+        address, next_base = (Signal.like(self.o_address, name=n, reset_less=True) for n in ("address", "next_base"))
+        loaded = self.settings[context]
+        word = Mux(loaded.depthwise, self._groups_per_word, 1)
+        pixel_ends, column_ends = Const(1), columns[-1]
+        if self._groups_per_word > 1:
+            group_in_word = Signal(range(self._groups_per_word))
+            pixel_ends = ~settings.depthwise | (group_in_word == self._groups_per_word - 1)
+            column_ends = pixel_ends & columns[-1]
+            with m.If(self.i_valid):
+                m.d.sync += group_in_word.eq(Mux(pixel_ends, 0, group_in_word + 1))
         last = Signal()
-        m.d.comb += last.eq(self.i_valid & (columns_left == 0) & (groups_left == 0) & pixel_ends)
-        m.d.sync += [
-            self.o_valid.eq(self.i_valid | copying),
-            self.o_done.eq(Mux(copying, copy_ends, last & ~settings.copy)),
-            self.o_group.eq(Mux(copying, copy_group, self.i_group)),
-            self.o_address.eq(Mux(copying, copy_address, now)),
-            copying.eq(self.i_valid & settings.copy),
-            copy_ends.eq(last),
-            copy_group.eq(self.i_copy),
-            copy_address.eq(now + settings.copy_distance),
-        ]
+        m.d.comb += last.eq(column_ends & groups[-1])
         with m.If(self.i_valid):
             m.d.sync += [
-                address.eq(now + Mux(pixel_ends, settings.target_pixel_step, 1)),
-                base.eq(base_now),
-                column.eq(columns_left - pixel_ends),
-                group.eq(groups_left),
-                group_in_word.eq(Mux(pixel_ends, 0, group_in_word + 1)),
-                first.eq(last),
+                waiting.eq(last),
+                context.eq(context ^ last),
+                address.eq(address + Mux(pixel_ends, settings.target_pixel_step, 1)),
+                columns.eq(columns - pixel_ends),
             ]
-            with m.If((columns_left == 0) & pixel_ends):
-                step = Mux(settings.depthwise, self._groups_per_word, 1)
+            with m.If(column_ends):
                 m.d.sync += [
-                    address.eq(base_now + step),
-                    base.eq(base_now + step),
-                    column.eq(settings.columns - 1),
-                    group.eq(groups_left - 1),
+                    address.eq(next_base),
+                    next_base.eq(next_base + Mux(settings.depthwise, self._groups_per_word, 1)),
+                    columns.eq(settings.columns),
+                    groups.eq(groups - 1),
                 ]
+        with m.Elif(waiting):
+            m.d.sync += [
+                settings.eq(loaded),
+                address.eq(loaded.target),
+                next_base.eq(loaded.target + word),
+                columns.eq(loaded.columns),
+                groups.eq(loaded.groups),
+            ]
+        # Cycle 1
+        valid = delayed(m, self.i_valid, 1, name="valid", reset=True)
+        ends = delayed(m, last, 1, name="ends")
+        copies_it = delayed(m, settings.copy, 1, name="copies")
+        distance = delayed(m, settings.copy_distance, 1, name="distance")
+        group, copy = delayed(m, self.i_group, 1, name="group"), delayed(m, self.i_copy, 1, name="copy")
+        at = delayed(m, address, 1, name="at")
+        # Cycle 2, and 3 for a copy
+        copying = delayed(m, valid & copies_it, 1, name="copying", reset=True)
+        copy_ends = delayed(m, ends, 1, name="copy_ends")
+        copy_address = delayed(m, (at + distance)[: len(at)], 1, name="copy_address")
+        copy_group = delayed(m, copy, 1, name="copy_group")
+        valid_out, done_out = Signal(), Signal()
+        group_out, address_out = Signal.like(self.o_group, reset_less=True), Signal.like(at, reset_less=True)
+        m.d.sync += [
+            valid_out.eq(valid | copying),
+            done_out.eq(Mux(copying, copy_ends, valid & ends & ~copies_it)),
+            group_out.eq(Mux(copying, copy_group, group)),
+            address_out.eq(Mux(copying, copy_address, at)),
+        ]
+        m.d.comb += [
+            self.o_valid.eq(valid_out),
+            self.o_done.eq(done_out),
+            self.o_group.eq(group_out),
+            self.o_address.eq(address_out),
+        ]
         return m

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Const, Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -11,9 +11,9 @@ from emberline.arch.architecture import Architecture
 from emberline.arch.isa import ROW
 from emberline.arch.timing import depthwise_tail
 from emberline.gateware.lane_control import CONTROL
-from emberline.gateware.structures import delayed, structure
+from emberline.gateware.structures import copies, delayed, structure
 
-LATENCY = 2
+LATENCY = 3
 """Cycles from a step of the loops to the address at the activation buffer."""
 
 _FIELDS = (
@@ -23,47 +23,57 @@ _FIELDS = (
     "pad_words",
     "pixel_step",
     "tap_step",
-    "kernel_rows",
-    "kernel_columns",
-    "channel_words",
     "source_zero",
-    "columns",
-    "groups",
     "weight_address",
     "weight_step",
     "parameter_address",
-    "idle",
-    "lead",
 )
+
+COUNTS = ("kernel_rows", "kernel_columns", "channel_words", "columns", "groups", "idle", "lead")
+"""Fields of a ROW that are counted down: the settings have them as `Countdown` takes them."""
 
 
 def settings_layout(architecture: Architecture) -> data.StructLayout:
     """A ROW with its source resolved: address of the first row, and how to step from row to row inside the ring."""
     address = ceil_log2(architecture.activation_depth_words)
+    row = structure(ROW).members
+    parameters = architecture.groups_per_word * architecture.parameter_words
     return data.StructLayout(
         {
-            **{name: shape for name, shape in structure(ROW).members.items() if name in _FIELDS},
+            **{name: row[name] for name in _FIELDS},
+            **{name: signed(Shape.cast(row[name]).width + 1) for name in COUNTS},
+            "parameters": signed(ceil_log2(parameters) + 2),  # parameter words of a group, counted down
+            "never_idle": 1,
+            "leads": 1,  # ``lead`` is not 0
+            "lane_rows": 2,  # `CONTROL`'s ``rows``
             "source": address,
+            "source_wraps": 1,  # the row after ``source`` is the ring's first
             "row_step": address,
             "row_back": address,  # row_step less the ring's size: the step that wraps
-            "row_threshold": address + 1,  # rows from here on wrap
+            # The row after the next one wraps if this one is not before these
+            "step_threshold": signed(address + 2),
+            "back_threshold": signed(address + 2),
         }
     )
 
 
 class Countdown:
-    """A loop counter whose test for the last step is a register: ``last`` is ready when the step is."""
+    """A loop counter whose sign says that this is the last step."""
 
     def __init__(self, width: int, name: str) -> None:
-        self._left = Signal(width, name=f"{name}_left", reset_less=True)
-        self.last = Signal(name=f"{name}_last", reset_less=True)
+        self._left = Signal(signed(width + 1), name=f"{name}_left", reset_less=True)
+        self.last = self._left[-1]
 
-    def load(self, count: Value) -> list:
+    def load(self, count_less_two: Value) -> list:
         """Begin ``count`` steps, at least one."""
-        return [self._left.eq(count), self.last.eq(count == 1)]
+        return [self._left.eq(count_less_two)]
 
     def step(self) -> list:
-        return [self._left.eq(self._left - 1), self.last.eq(self._left == 2)]
+        return [self._left.eq(self._left - 1)]
+
+
+_SETTINGS_COPIES = 4
+"""Enables of the settings, so that none has too many of them."""
 
 
 class RowIssuer(wiring.Component):
@@ -74,11 +84,14 @@ class RowIssuer(wiring.Component):
     the first word and ``lead`` columns of padding, and loads those of the others during their first taps. The next one
     is taken `emberline.arch.timing.depthwise_tail` cycles later.
 
+    The loops only count, in one cycle; the addresses follow a cycle later, steered by registers.
+
     Members:
-        i_settings, i_valid, o_ready: the next ROW; it is taken when both are high.
+        i_settings, i_valid, o_ready: the next ROW; it is taken when both are high. The settings must be there in the
+            cycle before ``i_valid`` already.
+        o_next_ready: ``o_ready`` of the next cycle.
         i_context: the context of that ROW, handed on with its taps.
-        o_busy: a ROW is being walked.
-        o_end: the last cycle of a ROW: everything it reads has been asked for.
+        o_end: a cycle after the last one of a ROW: everything it reads has been decided on.
         o_address: activation word, ``LATENCY`` cycles after the loops reached the tap.
         o_inside, o_zero: whether that word exists, and what stands for it if not.
         o_weight_address, o_control: to the lanes, in the same cycle.
@@ -91,8 +104,8 @@ class RowIssuer(wiring.Component):
                 "i_settings": In(settings_layout(architecture)),
                 "i_valid": In(1),
                 "o_ready": Out(1),
+                "o_next_ready": Out(1),
                 "i_context": In(1),
-                "o_busy": Out(1),
                 "o_end": Out(1),
                 "o_address": Out(range(architecture.activation_depth_words)),
                 "o_inside": Out(1),
@@ -104,172 +117,219 @@ class RowIssuer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        architecture = self._architecture
-        address_width = ceil_log2(architecture.activation_depth_words)
-        weight_shape = range(architecture.weight_depth_words)
-        row = Signal(settings_layout(architecture), reset_less=True)
-        context = Signal(reset_less=True)
-        busy = Signal()
-        bank = Signal()
+        self._row = Signal(settings_layout(self._architecture), reset_less=True)
+        self._context = Signal(reset_less=True)
+        self._count(m)
+        self._step_addresses(m)
+        self._ask(m)
+        return m
 
-        # Group loop: parameters first, then the pixels
-        loading = Signal()
-        word_parameters = architecture.groups_per_word * architecture.parameter_words
-        parameter = Signal(range(word_parameters), reset_less=True)
-        parameter_address = Signal(weight_shape, reset_less=True)
-        group_weight = Signal(weight_shape, reset_less=True)
-        groups = Countdown(12, "groups")
+    def _count(self, m: Module) -> None:
+        """The loops: what happens in this cycle, and a cycle later as registers."""
+        row, settings = self._row, self.i_settings
+        # What the issuer does: one of these at most
+        loading, idling, tap = Signal(), Signal(), Signal()
         loads_ahead = Signal()  # a depthwise word's parameters come with its first taps
-        next_weight = Signal(weight_shape, reset_less=True)
-        # Pixel loop; offsets count words from the start of a source row, padding before it
-        offset_shape = signed(address_width + 2)
-        first_offset = Signal(offset_shape, reset_less=True)
-        next_offset = Signal(offset_shape, reset_less=True)
-        leading = Signal()
+        leading = Signal(reset_less=True)
+        parameters = Countdown(len(row.parameters) - 1, "parameters")
+        groups, columns, idle = Countdown(12, "groups"), Countdown(12, "columns"), Countdown(16, "idle")
+        rows, taps, words = Countdown(8, "rows"), Countdown(8, "taps"), Countdown(12, "words")
         lead = Countdown(4, "lead")
-        columns = Countdown(12, "columns")
-        pixel_base = Signal(offset_shape, reset_less=True)
-        idling = Signal(reset_less=True)
-        idle = Countdown(16, "idle")
-        # Tap loops
-        first = Signal(reset_less=True)
-        rows = Countdown(8, "rows")
-        taps = Countdown(8, "taps")
-        words = Countdown(12, "words")
-        row_base = Signal(address_width, reset_less=True)
-        tap_base = Signal(offset_shape, reset_less=True)
-        offset = Signal(offset_shape, reset_less=True)
-        weight = Signal(weight_shape, reset_less=True)
-
-        tap, pixel_end = Signal(), Signal()
+        tap_end, row_end, pixel_end, column_end, group_end, end = (
+            Signal(name=name) for name in ("tap_end", "row_end", "pixel_end", "column_end", "group_end", "end")
+        )
         m.d.comb += [
-            tap.eq(busy & ~loading & ~idling),
+            tap_end.eq(tap & words.last),
+            row_end.eq(tap_end & taps.last),
             pixel_end.eq(tap & words.last & taps.last & rows.last),
+            column_end.eq(pixel_end & ~leading),
+            group_end.eq(column_end & columns.last),
+            end.eq(group_end & groups.last),
         ]
-        group_end, parameter_end = Signal(), Signal()
-        last_parameter = Mux(row.depthwise, word_parameters - 1, architecture.parameter_words - 1)
+        accept = Signal()
+        open_next = self._open(m, accept, end)
+        begin_pixel = Signal()
+        goes_on = leading | ~columns.last | (row.depthwise & ~groups.last)
+        m.d.comb += begin_pixel.eq((loading & parameters.last) | (pixel_end & goes_on))
+        load = loading | (tap & loads_ahead)
+        m.d.sync += [
+            loading.eq(accept | (loading & ~parameters.last) | (group_end & ~groups.last & ~row.depthwise)),
+            loads_ahead.eq((group_end & ~groups.last & row.depthwise) | (loads_ahead & ~(tap & parameters.last))),
+            idling.eq((begin_pixel & ~row.never_idle) | (idling & ~idle.last)),
+            tap.eq((begin_pixel & row.never_idle) | (idling & idle.last) | (tap & ~pixel_end)),
+        ]
+        for condition, step, counter, count in (
+            (tap, tap_end, words, row.channel_words),
+            (tap_end, row_end, taps, row.kernel_columns),
+            (row_end, pixel_end, rows, row.kernel_rows),
+            (column_end, group_end, columns, row.columns),
+            (idling, pixel_end, idle, row.idle),
+            (pixel_end, Const(0), lead, row.lead),
+        ):
+            with m.If(condition):
+                m.d.sync += counter.step()
+            with m.If(step | loading):
+                m.d.sync += counter.load(count)
+        with m.If(loading):
+            m.d.sync += leading.eq(row.leads)
+        with m.Elif(pixel_end & lead.last):
+            m.d.sync += leading.eq(0)
+        with m.If(group_end):
+            m.d.sync += groups.step()
+        with m.If(self.o_ready):
+            m.d.sync += parameters.load(settings.parameters)
+        with m.Elif(load):
+            m.d.sync += parameters.step()
+            with m.If(parameters.last):
+                m.d.sync += parameters.load(row.parameters)
+        # While no ROW is walked, the next one's settings are copied all the time.
+        family = self._architecture.family
+        row_bits, settings_bits = self._row.as_value(), settings.as_value()
+        share = -(-len(row_bits) // _SETTINGS_COPIES)
+        for index, is_open in enumerate(copies(m, open_next, _SETTINGS_COPIES, family=family, name="open")):
+            part = slice(index * share, min(len(row_bits), (index + 1) * share))
+            with m.If(is_open):
+                m.d.sync += row_bits[part].eq(settings_bits[part])
+        with m.If(self.o_ready):
+            m.d.sync += [
+                self._context.eq(self.i_context),
+                *groups.load(settings.groups),
+            ]
+        first = Signal(reset_less=True)
+        with m.If(tap):
+            m.d.sync += first.eq(0)
+        with m.If(loading | pixel_end):
+            m.d.sync += first.eq(1)
+        # A cycle later
+        events = {
+            "taken": accept,
+            "load": load,
+            "last_load": parameters.last,
+            "parameter_word": loading | loads_ahead,
+            "tap": tap,
+            "first": first,
+            "last": column_end,
+            "moves": tap_end | loading,
+            "begins": pixel_end | loading,
+            "group_end": group_end,
+            "next_tap": tap_end & ~taps.last,
+            "next_row": row_end & ~rows.last,
+            "next_pixel": column_end & ~columns.last,
+            "first_pixel": (loading & ~row.leads) | (pixel_end & leading & lead.last),
+            "lead_pixel": (loading & row.leads) | (pixel_end & leading & ~lead.last),
+        }
+        self._events = {name: delayed(m, value, 1, name=name, reset=True) for name, value in events.items()}
+        m.d.sync += self.o_end.eq(end)
+
+    def _open(self, m: Module, accept: Signal, end: Signal) -> Value:
+        """Whether a ROW can be taken: behind the one before, and the tail of a depthwise one. The next cycle's."""
+        tail = depthwise_tail(self._architecture)
+        finished = end
+        if tail:
+            waited = delayed(m, end & self._row.depthwise, tail, name="tail", reset=True)
+            finished = (end & ~self._row.depthwise) | waited
+        is_open = Signal(init=1)
+        open_next = Signal()
         m.d.comb += [
-            group_end.eq(pixel_end & columns.last & ~leading),
-            parameter_end.eq(parameter == last_parameter),
+            self.o_ready.eq(is_open),
+            self.o_next_ready.eq(open_next),
+            accept.eq(self.i_valid & is_open),
+            open_next.eq(~accept & (is_open | finished)),
         ]
+        m.d.sync += is_open.eq(open_next)
+        return open_next
+
+    def _step_addresses(self, m: Module) -> None:
+        """Offsets count words from the start of a source row, padding before it."""
+        row = self._row
+        address_width = ceil_log2(self._architecture.activation_depth_words)
+        weight_shape = range(self._architecture.weight_depth_words)
+        offset_shape = signed(address_width + 2)
+        first_offset, next_offset, pixel, next_pixel, next_tap, self._offset = (
+            Signal(offset_shape, name=name, reset_less=True)
+            for name in ("first_offset", "next_offset", "pixel", "next_pixel", "next_tap", "offset")
+        )
+        self._parameter_address, group_weight, next_weight, self._weight = (
+            Signal(weight_shape, name=name, reset_less=True)
+            for name in ("parameter_address", "group_weight", "next_weight", "weight")
+        )
+        self._row_base = row_base = Signal(address_width, reset_less=True)
+        wraps = Signal(reset_less=True)
+        self._bank = bank = Signal()
+        events = self._events
         # The starts of the group after this one: they are needed a group later.
         m.d.sync += [next_weight.eq(group_weight + row.weight_step), next_offset.eq(first_offset + row.depthwise)]
-        next_row = Mux(row_base >= row.row_threshold, row_base + row.row_back, row_base + row.row_step)
-        start_tap = (offset, tap_base)
-
-        with m.If(loading | (tap & loads_ahead)):
+        with m.If(events["group_end"]):
+            m.d.sync += [group_weight.eq(next_weight), first_offset.eq(next_offset), bank.eq(~bank)]
+        with m.If(events["taken"]):
             m.d.sync += [
-                parameter.eq(parameter + 1),
-                parameter_address.eq(parameter_address + 1),
+                first_offset.eq(-row.pad_words),
+                self._parameter_address.eq(row.parameter_address),
+                group_weight.eq(row.weight_address),
             ]
-            with m.If(parameter_end):
-                m.d.sync += [loading.eq(0), loads_ahead.eq(0), parameter.eq(0)]
-        with m.If(loading):
+        with m.If(events["load"]):
+            m.d.sync += self._parameter_address.eq(self._parameter_address + 1)
+        # The pixel, the tap that follows, and where the one after it would be: at most one of each
+        base = (
+            Mux(events["next_pixel"], next_pixel, 0)
+            | Mux(events["first_pixel"], first_offset, 0)
+            | Mux(events["lead_pixel"], -1, 0)
+            | Mux(events["group_end"], next_offset, 0)
+        )
+        following = Signal(offset_shape)
+        m.d.comb += following.eq(base | Mux(events["next_tap"], next_tap, 0) | Mux(events["next_row"], pixel, 0))
+        with m.If(events["tap"] | events["moves"]):
+            m.d.sync += self._offset.eq(Mux(events["moves"], following, self._offset + 1))
+        with m.If(events["moves"]):
+            m.d.sync += next_tap.eq(following + row.tap_step)
+        with m.If(events["begins"]):
             m.d.sync += [
-                *[base.eq(Mux(row.lead != 0, -1, first_offset)) for base in (pixel_base, *start_tap)],
-                leading.eq(row.lead != 0),
-                *lead.load(row.lead),
-                *columns.load(row.columns),
-            ]
-        with m.Elif(tap):
-            m.d.sync += [first.eq(0), weight.eq(weight + ~row.hold_weight), *words.step(), offset.eq(offset + 1)]
-            with m.If(words.last):
-                m.d.sync += [*words.load(row.channel_words), *taps.step()]
-                m.d.sync += [base.eq(tap_base + row.tap_step) for base in start_tap]
-                with m.If(taps.last):
-                    m.d.sync += [*taps.load(row.kernel_columns), *rows.step(), row_base.eq(next_row)]
-                    m.d.sync += [base.eq(pixel_base) for base in start_tap]
-            with m.If(pixel_end):
-                following = pixel_base + row.pixel_step
-                with m.If(leading):
-                    m.d.sync += [*lead.step(), leading.eq(~lead.last)]
-                    m.d.sync += [base.eq(Mux(lead.last, first_offset, -1)) for base in (pixel_base, *start_tap)]
-                with m.Elif(columns.last):
-                    m.d.sync += [
-                        loading.eq(~groups.last & ~row.depthwise),
-                        loads_ahead.eq(~groups.last & row.depthwise),
-                        busy.eq(~groups.last),
-                        group_weight.eq(next_weight),
-                        *groups.step(),
-                        *columns.load(row.columns),
-                        bank.eq(~bank),
-                        first_offset.eq(next_offset),
-                        *[base.eq(next_offset) for base in (pixel_base, *start_tap)],
-                    ]
-                with m.Else():
-                    m.d.sync += [*columns.step(), *[base.eq(following) for base in (pixel_base, *start_tap)]]
-        with m.Else():
-            m.d.sync += [*idle.step(), idling.eq(~idle.last)]
-        # Before every pixel, the tap loops start over.
-        with m.If(loading | pixel_end):
-            m.d.sync += [
-                first.eq(1),
-                idling.eq(row.idle != 0),
-                *idle.load(row.idle),
-                *words.load(row.channel_words),
-                *taps.load(row.kernel_columns),
-                *rows.load(row.kernel_rows),
+                pixel.eq(base),
+                next_pixel.eq(base + row.pixel_step),
                 row_base.eq(row.source),
-                weight.eq(Mux(group_end, next_weight, group_weight)),
+                wraps.eq(row.source_wraps),
+                self._weight.eq(Mux(events["group_end"], next_weight, group_weight)),
             ]
-        m.d.comb += [
-            self.o_ready.eq(self._may_follow(m, busy, row.depthwise)),
-            self.o_busy.eq(busy),
-            self.o_end.eq(group_end & groups.last),
-        ]
-        with m.If(self.i_valid & self.o_ready):
+        with m.Elif(events["tap"]):
+            m.d.sync += self._weight.eq(self._weight + ~row.hold_weight)
+        with m.If(events["next_row"]):
             m.d.sync += [
-                row.eq(self.i_settings),
-                context.eq(self.i_context),
-                busy.eq(1),
-                loading.eq(1),
-                loads_ahead.eq(0),
-                leading.eq(0),
-                parameter.eq(0),
-                parameter_address.eq(self.i_settings.parameter_address),
-                group_weight.eq(self.i_settings.weight_address),
-                *groups.load(self.i_settings.groups),
-                first_offset.eq(-self.i_settings.pad_words),
+                row_base.eq(row_base + Mux(wraps, row.row_back, row.row_step)),
+                wraps.eq(row_base >= Mux(wraps, row.back_threshold, row.step_threshold)),
             ]
 
-        # Cycle 1
+    def _ask(self, m: Module) -> None:
+        """Two more cycles: the sum of base and offset, and what goes with it."""
+        row = self._row
+        parameter = Signal(CONTROL["parameter_index"].shape, reset_less=True)
+        events = self._events
+        with m.If(events["load"]):
+            m.d.sync += parameter.eq(Mux(events["last_load"], 0, parameter + 1))
+        with m.If(events["taken"]):
+            m.d.sync += parameter.eq(0)
         control = Signal(CONTROL)
         row_words = Signal(16, reset_less=True)
-        base_1 = Signal.like(row_base, reset_less=True)
-        offset_1 = Signal.like(offset, reset_less=True)
-        weight_1 = Signal(range(architecture.weight_depth_words), reset_less=True)
+        base = Signal.like(self._row_base, reset_less=True)
+        offset = Signal.like(self._offset, reset_less=True)
+        weight = Signal.like(self._weight, reset_less=True)
         m.d.sync += [
-            control.tap.eq(tap),
-            control.first.eq(first),
-            control.last.eq(pixel_end & ~leading),
-            control.rows.eq(Mux(row.depthwise, row.kernel_rows, 0)),
-            control.parameter.eq(busy & (loading | (tap & loads_ahead))),
+            control.tap.eq(events["tap"]),
+            control.first.eq(events["first"]),
+            control.last.eq(events["last"]),
+            control.rows.eq(row.lane_rows),
+            control.parameter.eq(events["load"]),
             control.parameter_index.eq(parameter),
-            control.bank.eq(bank),
-            control.context.eq(context),
+            control.bank.eq(self._bank),
+            control.context.eq(self._context),
             row_words.eq(row.row_words),
-            base_1.eq(row_base),
-            offset_1.eq(offset),
-            weight_1.eq(Mux(loading | loads_ahead, parameter_address, weight)),
+            base.eq(self._row_base),
+            offset.eq(self._offset),
+            weight.eq(Mux(events["parameter_word"], self._parameter_address, self._weight)),
         ]
-        # Cycle 2
         m.d.sync += [
-            self.o_address.eq(base_1 + offset_1),
-            self.o_inside.eq((offset_1 >= 0) & (offset_1 < row_words)),
-            self.o_weight_address.eq(weight_1),
+            self.o_address.eq(base + offset),
+            self.o_inside.eq((offset >= 0) & (offset < row_words)),
+            self.o_weight_address.eq(weight),
             self.o_control.eq(control),
         ]
         m.d.comb += self.o_zero.eq(delayed(m, row.source_zero, LATENCY, name="zero"))
-        return m
-
-    def _may_follow(self, m: Module, busy: Value, depthwise: Value) -> Value:
-        """Whether a ROW can be taken: behind the one before, and the tail of a depthwise one."""
-        tail = depthwise_tail(self._architecture)
-        if not tail:
-            return ~busy
-        left = Signal(range(tail + 1))
-        with m.If(self.o_end & depthwise):
-            m.d.sync += left.eq(tail)
-        with m.Elif(left != 0):
-            m.d.sync += left.eq(left - 1)
-        return ~busy & (left == 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, C, Cat, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Array, C, Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -12,7 +12,7 @@ from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Fault, Opcode
 from emberline.arch.layout import WORD_WIDTH
 from emberline.gateware import frame_writer, result_reader
-from emberline.gateware.structures import memory_output, structure
+from emberline.gateware.structures import delayed, memory_output, structure
 
 ROW_AND_MORE = data.StructLayout(
     {
@@ -30,16 +30,18 @@ class State(enum.Enum):
     """What the sequencer does."""
 
     STOPPED = 0
-    REQUEST = 1
-    WAIT = 2
-    HEAD = 3
-    EXECUTE = 4
-    BODY = 5
-    APPLY = 6
-    POINTERS = 7
-    READY = 8
-    BEGIN = 9
-    END = 10
+    GO = 1
+    REQUEST = 2
+    WAIT = 3
+    HEAD = 4
+    DECODE = 5
+    EXECUTE = 6
+    BODY = 7
+    APPLY = 8
+    POINTERS = 9
+    READY = 10
+    BEGIN = 11
+    END = 12
 
 
 class Sequencer(wiring.Component):
@@ -55,7 +57,7 @@ class Sequencer(wiring.Component):
         o_frame, o_frame_configure: a FRAME instruction; o_result, o_result_configure: a RESULT instruction.
         o_row, o_add, o_pool: the ROW, its ADD fields, its POOL fields.
         o_source, o_target, o_third: addresses in groups; the third is the residual's or the copy's.
-        o_row_valid: it may start; i_row_taken: it does.
+        o_row_valid: it may start; i_row_taken: it does; i_next_ready: it could in the next cycle.
         i_row_end: the ROW being walked has read its last word; i_row_done: a ROW's last group has been written.
         i_rows, i_rows_count: frame rows have come; o_release, o_release_count: rows that are free again.
         result_release: the result may be overwritten.
@@ -86,6 +88,7 @@ class Sequencer(wiring.Component):
                 "o_third": Out(isa.ADDRESS_WIDTH),
                 "o_row_valid": Out(1),
                 "i_row_taken": In(1),
+                "i_next_ready": In(1),
                 "i_row_end": In(1),
                 "i_row_done": In(1),
                 "i_rows": In(1),
@@ -104,13 +107,16 @@ class Sequencer(wiring.Component):
         m = Module()
         self._state = Signal(State)
         self._loop_depth = Signal(range(isa.LOOP_DEPTH + 1))
-        self._length = Signal(range(32))  # words of the instruction
-        self._index = Signal(range(32))  # which of them is in the fetch register
+        self._length = Signal(range(32), reset_less=True)  # words of the instruction
+        self._body_left = Signal(signed(6), reset_less=True)  # cycles in BODY, less one
         self._address = Signal(range(self._architecture.program_depth_words))
         self._shadow = Array(
             Signal(WORD_WIDTH, name=f"word_{i}", reset_less=True)
             for i in range(isa.ROW.word_count + isa.ADD.word_count)
         )
+        self._begin_ready = Signal()
+        self._kinds = {opcode: Signal(name=f"is_{opcode.name.lower()}", reset_less=True) for opcode in Opcode}
+        self._unknown = Signal(reset_less=True)
         self._instruction_memory(m)
         self._pointer_writes(m)
         self._decode(m)
@@ -151,55 +157,59 @@ class Sequencer(wiring.Component):
         result = data.View(structure(isa.RESULT), shadow[: isa.RESULT.width])
         m.d.comb += [self.o_frame[name].eq(frame[name]) for name, _ in frame_writer.SETTINGS]
         m.d.comb += [self.o_result[name].eq(result[name]) for name, _ in result_reader.SETTINGS]
+        opcode = self._shadow[0][:4]
+        m.d.sync += [kind.eq(opcode == code) for code, kind in self._kinds.items()]
+        m.d.sync += self._unknown.eq(~opcode.matches(*Opcode))
 
     def _resolve_pointers(self, m: Module) -> None:
-        """POINTERS: each operand takes its pointer and moves it on, three cycles deep, one operand after the other."""
+        """POINTERS: each operand takes its pointer and moves it on, five cycles deep, one operand after the other."""
         self._operand = operand = Signal(range(8))
-        fields = {
-            "source": self.o_row,
-            "target": self.o_row,
-            "residual": self.o_add,
-        }
-        self._last_operand = Mux(self.o_row.add | self.o_row.pool, 2, 1)
+        fields = {"source": self.o_row, "target": self.o_row, "residual": self.o_add}
+        last_operand = Mux(self.o_row.add | self.o_row.pool, 2, 1)
 
         def field(name: str, index: Value) -> Value:
             return Array(fields[each][f"{each}_{name}"] for each in _OPERANDS)[index]
 
         active = self._state == State.POINTERS
-        # Cycle 1: read
+        operands = [operand[:2]]
+        valids = [active & (operand <= last_operand)]
+        for stage in range(1, 6):
+            operands.append(delayed(m, operands[-1], 1, name=f"operand_{stage}"))
+            valids.append(delayed(m, valids[-1], 1, name=f"operand_valid_{stage}", reset=True))
+        # Cycle 1: which pointer
+        pointer = delayed(m, field("pointer", operands[0]), 1, name="pointer")
+        # Cycle 2: read
         value = Signal(isa.ADDRESS_WIDTH, reset_less=True)
-        read = active & (operand <= self._last_operand)
-        m.d.comb += self._pointer_read.addr.eq(field("pointer", operand[:2]))
+        m.d.comb += self._pointer_read.addr.eq(pointer)
         m.d.sync += value.eq(self._pointer_read.data)
-        with m.If(read):
-            with m.Switch(operand):
-                for index, target in enumerate((self.o_source, self.o_target, self.o_third)):
-                    with m.Case(index):
-                        m.d.sync += target.eq(self._pointer_read.data)
-        # Cycle 2: step
-        operand_2 = Signal(2, reset_less=True)
-        valid_2 = Signal()
+        step = delayed(m, field("step", operands[1]), 1, name="step")
+        # Cycle 3: step
+        for index, target in enumerate((self.o_source, self.o_target, self.o_third)):
+            address = Signal(isa.ADDRESS_WIDTH, name=f"address_{index}", reset_less=True)
+            with m.If(valids[2] & (operands[2] == index)):
+                m.d.sync += address.eq(value)
+            m.d.comb += target.eq(address)
         total = Signal(isa.ADDRESS_WIDTH + 1, reset_less=True)
-        m.d.sync += [operand_2.eq(operand), valid_2.eq(read), total.eq(value + field("step", operand_2))]
-        # Cycle 3: how far beyond the end
-        operand_3 = Signal(2, reset_less=True)
-        valid_3 = Signal()
-        total_3 = Signal.like(total)
+        m.d.sync += total.eq(value + step)
+        end = delayed(m, field("end", operands[2]), 1, name="end")
+        # Cycle 4: how far beyond the end
         beyond = Signal(isa.ADDRESS_WIDTH + 2, reset_less=True)
-        m.d.sync += [operand_3.eq(operand_2), valid_3.eq(valid_2), total_3.eq(total)]
-        m.d.sync += beyond.eq(total - field("end", operand_3))
-        # Cycle 4: wrap and write back
-        operand_4 = Signal(2, reset_less=True)
-        valid_4 = Signal()
-        m.d.sync += [operand_4.eq(operand_3), valid_4.eq(valid_3)]
-        wrapped = Mux(beyond[-1], total_3, beyond + field("start", operand_4))
-        self._pointer_last = valid_4 & (operand_4 == self._last_operand)
+        m.d.sync += beyond.eq(total - end)
+        start = delayed(m, field("start", operands[3]), 1, name="start")
+        # Cycle 5: wrap; then write back
+        total = delayed(m, total, 1, name="total")
+        wrapped = Signal(isa.ADDRESS_WIDTH, reset_less=True)
+        m.d.sync += wrapped.eq(Mux(beyond[-1], total, beyond + start))
+        pointers = [pointer]
+        for stage in range(2, 6):
+            pointers.append(delayed(m, pointers[-1], 1, name=f"pointer_{stage}"))
+        self._pointer_last = valids[5] & (operands[5] == last_operand)
         setting = data.View(structure(isa.SET), self._shadow[0][: isa.SET.width])
-        is_set = (self._state == State.EXECUTE) & (setting.opcode == Opcode.SET)
+        is_set = (self._state == State.EXECUTE) & self._kinds[Opcode.SET]
         m.d.comb += [
-            self._pointer_write.en.eq(valid_4 | is_set),
-            self._pointer_write.addr.eq(Mux(valid_4, field("pointer", operand_4), setting.pointer)),
-            self._pointer_write.data.eq(Mux(valid_4, wrapped, setting.value)),
+            self._pointer_write.en.eq(valids[5] | is_set),
+            self._pointer_write.addr.eq(Mux(valids[5], pointers[-1], setting.pointer)),
+            self._pointer_write.data.eq(Mux(valids[5], wrapped, setting.value)),
         ]
         with m.If(active):
             m.d.sync += operand.eq(operand + 1)
@@ -209,113 +219,124 @@ class Sequencer(wiring.Component):
     def _count_rows(self, m: Module) -> None:
         """Frame rows that are there and that no issued ROW has given up."""
         self._rows = rows = Signal(frame_writer.ROW_COUNT_WIDTH)
-        release = Signal(8)
-        taken = Mux(self.i_row_taken, self.o_row.release_rows, 0)
-        m.d.sync += rows.eq(rows + Mux(self.i_rows, self.i_rows_count, 0) - taken)
-        with m.If(self.i_row_taken):
+        taken = delayed(m, self.i_row_taken, 1, name="taken", reset=True)
+        release = Signal(8, reset_less=True)
+        change = Signal(signed(frame_writer.ROW_COUNT_WIDTH + 2))
+        m.d.sync += [
+            rows.eq(rows + change),
+            change.eq(Mux(self.i_rows, self.i_rows_count, 0) - Mux(taken, self.o_row.release_rows, 0)),
+        ]
+        with m.If(taken):
             m.d.sync += release.eq(self.o_row.release_rows)
         m.d.comb += [self.o_release.eq(self.i_row_end), self.o_release_count.eq(release)]
 
     def _control(self, m: Module) -> None:
-        state, word = self._state, self._word
-        head = self._shadow[0]
+        state, kinds, head = self._state, self._kinds, self._shadow[0]
         begin = data.View(structure(isa.BEGIN), head[: isa.BEGIN.width])
-        begin_address = Signal.like(self._address)
         self._program_counter = counter = Signal.like(self._address)
-        begin_rows = Signal(12)
+        # The addresses of the next instruction, of the one behind the body, of BEGIN; and where GO goes
+        following, behind, begin_address = (
+            Signal.like(counter, name=name, reset_less=True) for name in ("following", "behind", "begin_address")
+        )
+        self._target = target = Signal.like(counter, reset_less=True)
+        begin_rows = Signal(12, reset_less=True)
         in_flight = Signal(2)
-        drained = Signal()
-        m.d.sync += in_flight.eq(in_flight + self.i_row_taken - self.i_row_done)
-        m.d.comb += drained.eq(in_flight == 0)
+        at_end = Signal()
+        m.d.sync += [
+            in_flight.eq(in_flight + self.i_row_taken - self.i_row_done),
+            following.eq(counter + 1),
+            behind.eq(counter + self._length),
+            at_end.eq(counter == self._architecture.program_depth_words - 1),
+        ]
         self._passes_begin = Signal()
         self._passes_end = Signal()
         fault = Signal(Fault)
-        m.d.comb += [self.running.eq(state != State.STOPPED)]
 
-        # Words arrive two cycles after their address, one each cycle.
-        with m.If(state != State.STOPPED):
-            m.d.sync += self._address.eq(self._address + 1)
-
-        def fetch(address: Value) -> list:
-            return [self._address.eq(address), counter.eq(address), state.eq(State.REQUEST)]
+        # Words arrive two cycles after their address, one each cycle; each is kept as it comes. What comes behind the
+        # instruction is kept too, where nobody looks.
+        m.d.sync += self._address.eq(self._address + 1)
+        keep: Value = delayed(m, state == State.WAIT, 1, name="keep_0", reset=True)
+        for index, kept in enumerate(self._shadow):
+            with m.If(keep):
+                m.d.sync += kept.eq(self._word)
+            keep = delayed(m, keep, 1, name=f"keep_{index + 1}", reset=True)
 
         with m.Switch(state):
             with m.Case(State.STOPPED):
+                m.d.sync += target.eq(0)
                 with m.If(self.start):
-                    m.d.sync += [*fetch(0), self.fault.eq(Fault.NONE), self._loop_depth.eq(0)]
+                    m.d.sync += [
+                        state.eq(State.GO),
+                        self.running.eq(1),
+                        self.fault.eq(Fault.NONE),
+                        self._loop_depth.eq(0),
+                    ]
+            with m.Case(State.GO):
+                m.d.sync += [self._address.eq(target), counter.eq(target), state.eq(State.REQUEST)]
             with m.Case(State.REQUEST):
                 m.d.sync += state.eq(State.WAIT)
             with m.Case(State.WAIT):
                 m.d.sync += state.eq(State.HEAD)
             with m.Case(State.HEAD):
-                m.d.sync += [
-                    self._shadow[0].eq(word),
-                    self._index.eq(1),
-                    self._length.eq(self._instruction_length(word)),
-                    state.eq(State.EXECUTE),
-                ]
-                with m.If((word[:4] == Opcode.FRAME) | (word[:4] == Opcode.RESULT) | (word[:4] == Opcode.ROW)):
+                m.d.sync += state.eq(State.DECODE)
+            with m.Case(State.DECODE):
+                m.d.sync += state.eq(State.EXECUTE)
+                with m.If(head[:4].matches(Opcode.FRAME, Opcode.RESULT, Opcode.ROW)):
                     m.d.sync += state.eq(State.BODY)
             with m.Case(State.EXECUTE):
-                m.d.sync += fetch(counter + 1)
-                with m.If(counter == self._architecture.program_depth_words - 1):
-                    m.d.comb += fault.eq(Mux(head[:4] == Opcode.END, Fault.NONE, Fault.ADDRESS))
-                with m.Switch(head[:4]):
-                    with m.Case(Opcode.SET):
-                        pass
-                    with m.Case(Opcode.LOOP, Opcode.NEXT):
-                        self._loop(m, fetch, fault)
-                    with m.Case(Opcode.BEGIN):
-                        m.d.sync += [
-                            begin_address.eq(counter),
-                            begin_rows.eq(begin.wait_rows),
-                            state.eq(State.BEGIN),
-                        ]
-                    with m.Case(Opcode.END):
-                        m.d.sync += state.eq(State.END)
-                    with m.Default():
-                        m.d.comb += fault.eq(Fault.OPCODE)
+                m.d.sync += [target.eq(following), state.eq(State.GO)]
+                with m.If(at_end & ~kinds[Opcode.END]):
+                    m.d.comb += fault.eq(Fault.ADDRESS)
+                with m.If(kinds[Opcode.BEGIN]):
+                    m.d.sync += [begin_address.eq(counter), begin_rows.eq(begin.wait_rows), state.eq(State.BEGIN)]
+                with m.If(kinds[Opcode.END]):
+                    m.d.sync += [target.eq(begin_address), state.eq(State.END)]
+                with m.If(self._unknown):
+                    m.d.comb += fault.eq(Fault.OPCODE)
             with m.Case(State.BODY):
-                m.d.sync += [self._shadow[self._index].eq(word), self._index.eq(self._index + 1)]
-                with m.If(self._index == self._length - 1):
-                    m.d.sync += [
-                        counter.eq(counter + self._length),
-                        state.eq(Mux(self.o_row.opcode == Opcode.ROW, State.POINTERS, State.APPLY)),
-                    ]
+                m.d.sync += self._body_left.eq(self._body_left - 1)
+                with m.If(self._body_left[-1]):
+                    m.d.sync += state.eq(Mux(kinds[Opcode.ROW], State.POINTERS, State.APPLY))
             with m.Case(State.APPLY):
-                m.d.comb += [
-                    self.o_frame_configure.eq(self.o_row.opcode == Opcode.FRAME),
-                    self.o_result_configure.eq(self.o_row.opcode == Opcode.RESULT),
-                ]
-                m.d.sync += fetch(counter)
+                m.d.sync += [target.eq(behind), state.eq(State.GO)]
             with m.Case(State.POINTERS):
+                m.d.sync += target.eq(behind)
                 with m.If(self._pointer_last):
                     m.d.sync += state.eq(State.READY)
             with m.Case(State.READY):
                 with m.If(self.i_row_taken):
-                    m.d.sync += fetch(counter)
+                    m.d.sync += state.eq(State.GO)
             with m.Case(State.BEGIN):
-                with m.If(self._rows >= begin_rows):
+                with m.If(self._begin_ready):
                     m.d.comb += self._passes_begin.eq(1)
-                    m.d.sync += fetch(counter)
+                    m.d.sync += state.eq(State.GO)
             with m.Case(State.END):
-                with m.If(drained):
+                with m.If(in_flight == 0):
                     m.d.comb += self._passes_end.eq(1)
-                    m.d.sync += fetch(begin_address)
+                    m.d.sync += state.eq(State.GO)
+        self._loop(m, fault)
+        with m.If(state == State.DECODE):
+            length = self._instruction_length(head)
+            m.d.sync += [self._length.eq(length), self._body_left.eq(length - 4)]
+        applies = state == State.APPLY
+        m.d.sync += [
+            self.o_frame_configure.eq(applies & kinds[Opcode.FRAME]),
+            self.o_result_configure.eq(applies & kinds[Opcode.RESULT]),
+        ]
 
         # A ROW may start when the row before the last is done, its input is there and its output may be overwritten.
         row = self.o_row
         self._link_ready = link_ready = Signal()
-        free = Mux(row.fence, in_flight == 0, in_flight <= 1)
-        m.d.comb += link_ready.eq((self._rows >= row.wait_rows) & ~(row.hold_result & self.result_valid))
+        waits = state == State.BEGIN
+        m.d.sync += [
+            link_ready.eq((self._rows >= row.wait_rows) & ~(row.hold_result & self.result_valid)),
+            self._begin_ready.eq(waits & (self._rows >= begin_rows) & ~self._begin_ready),
+        ]
+        self._free = free = (in_flight == 0) | (~row.fence & ~in_flight[1])
         m.d.sync += self.o_row_valid.eq((state == State.READY) & ~self.i_row_taken & free & link_ready)
 
-        with m.If(self._passes_end):
-            m.d.sync += [self.result_valid.eq(1), self.frames_done.eq(self.frames_done + 1)]
-        with m.Elif(self.result_release):
-            m.d.sync += self.result_valid.eq(0)
         with m.If(fault != Fault.NONE):
-            m.d.sync += [self.fault.eq(fault), state.eq(State.STOPPED)]
+            m.d.sync += [self.fault.eq(fault), self.running.eq(0), state.eq(State.STOPPED)]
 
     @staticmethod
     def _instruction_length(word: Value) -> Value:
@@ -326,38 +347,64 @@ class Sequencer(wiring.Component):
         other = Mux(row.opcode == Opcode.FRAME, isa.FRAME.word_count, isa.RESULT.word_count)
         return Mux(row.opcode == Opcode.ROW, row_length, other)
 
-    def _loop(self, m: Module, fetch: object, fault: Signal) -> None:
-        """LOOP and NEXT, with a stack of ``LOOP_DEPTH``."""
-        counter = self._program_counter
+    def _loop(self, m: Module, fault: Signal) -> None:
+        """LOOP and NEXT, with a stack of ``LOOP_DEPTH``; what they rest on has been in registers since the last one."""
         loop = data.View(structure(isa.LOOP), self._shadow[0][: isa.LOOP.width])
-        starts = Array(Signal.like(counter, name=f"loop_start_{i}") for i in range(isa.LOOP_DEPTH))
+        starts = Array(Signal.like(self._target, name=f"loop_start_{i}") for i in range(isa.LOOP_DEPTH))
         lefts = Array(Signal(16, name=f"loop_left_{i}", reset_less=True) for i in range(isa.LOOP_DEPTH))
         depth = self._loop_depth
         inner = Signal(range(isa.LOOP_DEPTH))
-        m.d.comb += inner.eq(depth - 1)
-        with m.If(loop.opcode == Opcode.LOOP):
-            with m.If(depth == isa.LOOP_DEPTH):
-                m.d.comb += fault.eq(Fault.LOOP)
-            with m.Else():
-                m.d.sync += [
-                    starts[depth[: len(inner)]].eq(counter + 1),
-                    lefts[depth[: len(inner)]].eq(loop.count - 1),
-                    depth.eq(depth + 1),
-                ]
-        with m.Elif(depth == 0):
+        start = Signal.like(self._target, reset_less=True)
+        left, less, count_less = (Signal(16, name=name, reset_less=True) for name in ("left", "less", "count_less"))
+        full, empty, ends = (Signal(name=f"loops_{name}", reset_less=True) for name in ("full", "empty", "ended"))
+        following = Signal.like(self._target, reset_less=True)
+        m.d.sync += [
+            inner.eq(depth - 1),
+            start.eq(starts[inner]),
+            left.eq(lefts[inner]),
+            less.eq(left - 1),
+            ends.eq(left == 0),
+            full.eq(depth == isa.LOOP_DEPTH),
+            empty.eq(depth == 0),
+            count_less.eq(loop.count - 1),
+            following.eq(self._program_counter + 1),
+        ]
+        executes = self._state == State.EXECUTE
+        opens = executes & self._kinds[Opcode.LOOP]
+        repeats = executes & self._kinds[Opcode.NEXT]
+        with m.If((opens & full) | (repeats & empty)):
             m.d.comb += fault.eq(Fault.LOOP)
-        with m.Elif(lefts[inner] == 0):
+        with m.If(opens & ~full):
+            m.d.sync += depth.eq(depth + 1)
+        with m.If(repeats & ends):
             m.d.sync += depth.eq(depth - 1)
-        with m.Else():
-            m.d.sync += [lefts[inner].eq(lefts[inner] - 1), *fetch(starts[inner])]
+        with m.If(repeats & ~ends):
+            m.d.sync += self._target.eq(start)
+        for index in range(isa.LOOP_DEPTH):
+            with m.If(opens & (depth == index)):
+                m.d.sync += [starts[index].eq(following), lefts[index].eq(count_less)]
+            with m.If(repeats & (inner == index)):
+                m.d.sync += lefts[index].eq(less)
 
     def _count_cycles(self, m: Module) -> None:
-        cycles = Signal(32)
-        stalls = Signal(32)
-        m.d.sync += cycles.eq(cycles + 1)
-        with m.If((self._state == State.READY) & ~self._link_ready):
-            m.d.sync += stalls.eq(stalls + 1)
-        with m.If(self._passes_begin):
+        cycles, stalls = Signal(32, reset_less=True), Signal(32, reset_less=True)
+        begins, ends, stalled = (
+            delayed(m, value, 1, name=name, reset=True)
+            for value, name in (
+                (self._passes_begin, "begins"),
+                (self._passes_end, "ends"),
+                ((self._state == State.READY) & self._free & self.i_next_ready & ~self._link_ready, "stalled"),
+            )
+        )
+        m.d.sync += [cycles.eq(cycles + 1), stalls.eq(stalls + stalled)]
+        with m.If(begins):
             m.d.sync += [cycles.eq(1), stalls.eq(0)]
-        with m.If(self._passes_end):
-            m.d.sync += [self.cycles.eq(cycles), self.stall_cycles.eq(stalls)]
+        with m.If(ends):
+            m.d.sync += [
+                self.cycles.eq(cycles),
+                self.stall_cycles.eq(stalls),
+                self.result_valid.eq(1),
+                self.frames_done.eq(self.frames_done + 1),
+            ]
+        with m.Elif(self.result_release):
+            m.d.sync += self.result_valid.eq(0)

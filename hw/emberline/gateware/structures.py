@@ -6,6 +6,7 @@ from amaranth.hdl import Module, Signal, Value, signed, unsigned
 from amaranth.lib import data
 
 from emberline.arch.layout import Layout
+from emberline.gateware.ecp5 import flip_flop
 
 
 def structure(*layouts: Layout, skip: tuple[str, ...] = ()) -> data.StructLayout:
@@ -27,6 +28,23 @@ def delayed(m: Module, value: Value, cycles: int, *, name: str, reset: bool = Fa
         m.d.sync += stage.eq(value)
         value = stage
     return value
+
+
+def copies(m: Module, value: Value, count: int, *, family: str, name: str) -> list[Value]:
+    """``count`` registers of ``value``, one cycle later, for loads that lie far apart or are many; none is reset.
+
+    On ECP5 these are primitives: yosys would make one register of them again. Other tools duplicate by themselves.
+    """
+    if family != "ecp5":
+        return [delayed(m, value, 1, name=name)] * count
+    value = Value.cast(value)
+    registers: list[Value] = []
+    for index in range(count):
+        register = Signal(value.shape(), name=f"{name}_copy_{index}")
+        for bit in range(len(value)):
+            m.submodules += flip_flop.instance(value[bit], register[bit])
+        registers.append(register)
+    return registers
 
 
 def memory_output(m: Module, word: Value, *, family: str, name: str) -> Value:

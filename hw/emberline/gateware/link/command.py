@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -39,7 +42,7 @@ class Command(wiring.Component):
         header_error, line_error: strobes to be counted.
         core: the accelerator.
 
-    Ten cycles from the end of a request to its response, ``SETTLE_CYCLES`` more if it had an effect on the machine.
+    Eleven cycles from the end of a request to its response, ``SETTLE_CYCLES`` more if it had an effect on the machine.
     Nothing on ``core`` can block it, save a result that is announced and not delivered.
     """
 
@@ -64,12 +67,16 @@ class Command(wiring.Component):
         code = Signal(responder.code.shape())
         self._header = header = Signal(structure(REQUEST), reset_less=True)
         self._duplicate = Signal()
-        self._accepted = Signal()
+        self._accepted, self._fine = Signal(), Signal(reset_less=True)
         payloads = (RequestType.FRAME_ROWS, RequestType.WRITE_PROGRAM, RequestType.WRITE_WEIGHTS)
         self._routes = {request: Signal(name=f"to_{request.name.lower()}") for request in payloads}
         self._rows_entered = Signal(16)
         self._program_id = Signal(32)
         self._payload_begins, self._payload_open = Signal(), Signal()
+        self._types = {request: Signal(name=f"is_{request.name.lower()}", reset_less=True) for request in RequestType}
+        m.d.sync += [decoded.eq(header.type == request) for request, decoded in self._types.items()]
+        effect = Signal(reset_less=True)
+        m.d.sync += effect.eq(reduce(or_, (self._types[request] for request in EFFECTS)))
         end = Signal(END_WIDTH)
         wait = Signal(range(SETTLE_CYCLES))
         rows = self._payload_paths(m)
@@ -93,23 +100,26 @@ class Command(wiring.Component):
             with m.State("ACCEPT"):
                 accepted = (code == ResponseCode.OK) & ~self._duplicate
                 m.d.sync += self._accepted.eq(accepted)
-                m.d.sync += [route.eq(accepted & (header.type == request)) for request, route in self._routes.items()]
+                m.d.sync += [route.eq(accepted & self._types[request]) for request, route in self._routes.items()]
                 m.d.comb += self._payload_begins.eq(1)
+                m.d.sync += self._payload_open.eq(1)
                 m.next = "PAYLOAD"
             with m.State("PAYLOAD"):
-                m.d.comb += self._payload_open.eq(1)
                 with m.If(self.i_end.valid & ~self.i_payload.valid & ~rows.busy):
                     m.d.comb += self.i_end.ready.eq(1)
-                    m.d.sync += end.eq(self.i_end.payload)
+                    m.d.sync += [end.eq(self.i_end.payload), self._payload_open.eq(0)]
                     m.next = "JUDGE"
             with m.State("JUDGE"):
                 m.d.sync += code.eq(judged)
+                m.next = "VERDICT"
+            with m.State("VERDICT"):
+                m.d.sync += self._fine.eq(code == ResponseCode.OK)
                 m.next = "EXECUTE"
             with m.State("EXECUTE"):
-                self._execute(m, code)
+                self._execute(m)
                 m.d.sync += wait.eq(SETTLE_CYCLES - 1)
                 m.next = "SETTLE"
-                with m.If(~self._accepted | ~header.type.matches(*EFFECTS)):
+                with m.If(~self._accepted | ~effect):
                     m.next = "COMPOSE"
             with m.State("SETTLE"):
                 m.d.sync += wait.eq(wait - 1)
@@ -246,31 +256,27 @@ class Command(wiring.Component):
             m.d.comb += judged.eq(ResponseCode.BAD_LENGTH)
         return judged
 
-    def _execute(self, m: Module, code: Signal) -> None:
+    def _execute(self, m: Module) -> None:
         """State EXECUTE: the strobes, registered, and what the link itself remembers."""
-        core, header = self.core, self._header
-        fine = code == ResponseCode.OK
+        core, header, types, fine = self.core, self._header, self._types, self._fine
         m.d.comb += [self._remember.eq(fine), self._forget.eq(~fine & ~self._duplicate)]
         with m.If(self._accepted):
-            with m.Switch(header.type):
-                with m.Case(RequestType.START):
-                    m.d.sync += core.start.eq(fine)
-                with m.Case(RequestType.FRAME_ROWS):
-                    m.d.sync += [core.frame_commit.eq(fine), core.frame_abort.eq(~fine)]
-                with m.Case(RequestType.RELEASE_RESULT):
-                    m.d.sync += core.result_release.eq(fine)
-                with m.Case(RequestType.RESET):
-                    m.d.sync += core.clear.eq(fine)
+            m.d.sync += [
+                core.start.eq(types[RequestType.START] & fine),
+                core.frame_commit.eq(types[RequestType.FRAME_ROWS] & fine),
+                core.frame_abort.eq(types[RequestType.FRAME_ROWS] & ~fine),
+                core.result_release.eq(types[RequestType.RELEASE_RESULT] & fine),
+                core.clear.eq(types[RequestType.RESET] & fine),
+            ]
         with m.If(self._accepted & fine):
-            with m.Switch(header.type):
-                with m.Case(RequestType.START):
-                    m.d.sync += [self._program_id.eq(header.argument), self._rows_entered.eq(0)]
-                with m.Case(RequestType.FRAME_ROWS):
-                    m.d.sync += self._rows_entered.eq(self._rows_entered + self._rows.rows)
-                with m.Case(RequestType.RESET):
-                    m.d.sync += [self._program_id.eq(0), self._rows_entered.eq(0)]
+            with m.If(types[RequestType.START]):
+                m.d.sync += [self._program_id.eq(header.argument), self._rows_entered.eq(0)]
+            with m.If(types[RequestType.FRAME_ROWS]):
+                m.d.sync += self._rows_entered.eq(self._rows_entered + self._rows.rows)
+            with m.If(types[RequestType.RESET]):
+                m.d.sync += [self._program_id.eq(0), self._rows_entered.eq(0)]
         # The identity speaks for the memories' contents, and even a damaged write has changed them.
-        with m.If(self._accepted & header.type.matches(RequestType.WRITE_PROGRAM, RequestType.WRITE_WEIGHTS)):
+        with m.If(self._accepted & (types[RequestType.WRITE_PROGRAM] | types[RequestType.WRITE_WEIGHTS])):
             m.d.sync += self._program_id.eq(0)
 
     def _respond(self, m: Module, responder: Responder, code: Signal) -> None:
@@ -300,12 +306,13 @@ class Command(wiring.Component):
                 ("stall_cycles", core.stall_cycles),
             )
         ]
-        ended = self.i_end.valid & self.i_end.ready
+        ended, ending = Signal(), Signal.like(self.i_end.payload, reset_less=True)
+        m.d.sync += [ended.eq(self.i_end.valid & self.i_end.ready), ending.eq(self.i_end.payload)]
         for name, event in (
             ("header_errors", self.header_error),
             ("line_errors", self.line_error),
-            ("payload_errors", ended & (self.i_end.payload == PacketEnd.DAMAGED)),
-            ("truncations", ended & (self.i_end.payload == PacketEnd.TRUNCATED)),
+            ("payload_errors", ended & (ending == PacketEnd.DAMAGED)),
+            ("truncations", ended & (ending == PacketEnd.TRUNCATED)),
         ):
             counter = Signal(16, name=name)
             with m.If(event):

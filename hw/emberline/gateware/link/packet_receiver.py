@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
 
 from emberline.arch.framing import PacketEnd
 from emberline.arch.packets import (
@@ -72,7 +73,7 @@ class PacketReceiver(wiring.Component):
         leaving = window.word_select(SYNC_BYTES, 8)
         synchronised = window[: 8 * SYNC_BYTES] == int.from_bytes(REQUEST_SYNC, "little")
         left = Signal(range(PAYLOAD_LIMIT + 1))
-        self._silence = Signal(range(self._silence_cycles + 1))
+        self._silence = Signal(signed(bits_for(self._silence_cycles) + 1))  # less one
         m.d.comb += self.o_header.p.as_value().eq(header_bits)
         m.d.comb += self.o_end.payload.eq(end)
         m.d.sync += self.header_error.eq(0)
@@ -103,7 +104,7 @@ class PacketReceiver(wiring.Component):
                     left.eq(length),
                     payload_crc.eq(PAYLOAD_CRC.initial),
                     end.eq(PacketEnd.GOOD),
-                    self._silence.eq(self._silence_cycles),
+                    self._silence.eq(self._silence_cycles - 1),
                 ]
                 with m.If(length > PAYLOAD_LIMIT):
                     m.d.sync += end.eq(PacketEnd.OVERSIZE)
@@ -141,16 +142,18 @@ class PacketReceiver(wiring.Component):
             with m.State("END"):
                 m.d.comb += self.o_end.valid.eq(~self.o_payload.valid)
                 with m.If(self.o_end.valid & self.o_end.ready):
-                    m.d.sync += [window.eq(0), header_crc.eq(0)]
-                    m.next = "HUNT"
+                    m.next = "CLEAR"
+            with m.State("CLEAR"):
+                m.d.sync += [window.eq(0), header_crc.eq(0)]
+                m.next = "HUNT"
         return m
 
     def _expire(self, m: Module, end: Signal) -> None:
         """Counts the cycles without a byte and ends the packet when there were too many."""
         with m.If(self.i.valid | ~self.i.ready):
-            m.d.sync += self._silence.eq(self._silence_cycles)
+            m.d.sync += self._silence.eq(self._silence_cycles - 1)
         with m.Else():
             m.d.sync += self._silence.eq(self._silence - 1)
-            with m.If(self._silence == 0):
+            with m.If(self._silence[-1]):
                 m.d.sync += end.eq(PacketEnd.TRUNCATED)
                 m.next = "END"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -84,8 +84,9 @@ class RowWriter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        room = Signal.like(self.free_rows)
-        left = Signal.like(self.row_bytes)
+        # Counters whose sign says that they have come to their end
+        room = Signal(signed(len(self.free_rows) + 1))  # less one
+        left = Signal(signed(len(self.row_bytes) + 1))  # less two
         accepted = Signal()
         m.d.comb += [
             self.i.ready.eq(~self.o.valid | self.o.ready),
@@ -96,13 +97,13 @@ class RowWriter(wiring.Component):
             m.d.sync += self.o.valid.eq(0)
         with m.If(accepted):
             m.d.sync += self.o.payload.eq(self.i.payload)
-            with m.If(room == 0):
+            with m.If(room[-1]):
                 m.d.sync += self.overflow.eq(1)
             with m.Else():
                 m.d.sync += [self.o.valid.eq(1), left.eq(left - 1), self.partial.eq(1)]
-                with m.If(left == 1):
+                with m.If(left[-1]):
                     m.d.sync += [
-                        left.eq(self.row_bytes),
+                        left.eq(self.row_bytes - 2),
                         room.eq(room - 1),
                         self.rows.eq(self.rows + 1),
                         self.partial.eq(0),
@@ -111,8 +112,8 @@ class RowWriter(wiring.Component):
             m.d.sync += self.o.valid.eq(0)
         with m.If(self.start):
             m.d.sync += [
-                room.eq(self.free_rows),
-                left.eq(self.row_bytes),
+                room.eq(self.free_rows - 1),
+                left.eq(self.row_bytes - 2),
                 self.rows.eq(0),
                 self.partial.eq(0),
                 self.overflow.eq(0),

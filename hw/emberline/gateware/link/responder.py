@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -65,11 +68,16 @@ class Responder(wiring.Component):
         index = Signal(range(last_index + 1))
         last = Signal(range(last_index + 1))
         identity_word, status_word = (Signal(WORD_WIDTH, name=name, reset_less=True) for name in ("identity", "state"))
-        m.d.sync += [identity_word.eq(Array(self._identity)[index]), status_word.eq(Array(status_words)[index])]
+        chosen = Signal(last_index + 1, reset_less=True)
+        m.d.sync += [chosen[position].eq(index == position) for position in range(last_index + 1)]
+        for target, words in ((identity_word, self._identity), (status_word, status_words)):
+            terms = [Mux(chosen[position], each, 0) for position, each in enumerate(words)]
+            m.d.sync += target.eq(reduce(or_, terms))
         word = Signal(WORD_WIDTH, reset_less=True)
         byte = Signal(range(WORD_BYTES))
         with_result = Signal()
-        left = Signal.like(self.status.result_bytes, reset_less=True)
+        left = Signal(signed(len(self.status.result_bytes) + 1), reset_less=True)  # bytes of a result, less two
+        empty = Signal(reset_less=True)
         header = Signal(RESPONSE_LAYOUT, reset_less=True)
         m.d.comb += [self.o_header.payload.eq(header), self.busy.eq(1)]
         m.d.sync += self.result_start.eq(0)
@@ -82,7 +90,7 @@ class Responder(wiring.Component):
                     m.next = "HEADER"
             with m.State("HEADER"):
                 m.d.comb += self.o_header.valid.eq(1)
-                m.d.sync += left.eq(self.status.result_bytes)
+                m.d.sync += [left.eq(self.status.result_bytes - 2), empty.eq(self.status.result_bytes == 0)]
                 with m.If(self.o_header.ready):
                     m.d.sync += self.result_start.eq(with_result)
                     m.next = "IDLE"
@@ -104,7 +112,7 @@ class Responder(wiring.Component):
                 m.next = "SELECT"
                 with m.If(index == last):
                     m.next = "IDLE"
-                    with m.If(with_result & (left != 0)):
+                    with m.If(with_result & ~empty):
                         m.next = "RESULT"
             with m.State("RESULT"):
                 m.d.comb += [
@@ -114,7 +122,7 @@ class Responder(wiring.Component):
                 ]
                 with m.If(self.o_payload.valid & self.o_payload.ready):
                     m.d.sync += left.eq(left - 1)
-                    with m.If(left == 1):
+                    with m.If(left[-1]):
                         m.next = "IDLE"
         return m
 
