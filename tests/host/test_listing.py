@@ -65,6 +65,7 @@ FIELDS = [
     (Opcode.ROW, "row_step", 3000, "row_step 3000 is longer than its ring"),
     (Opcode.ROW, "clamp_min", 127, "clamp_min is above clamp_max"),
     (Opcode.ROW, "weight_address", 255, "weights end at word .*, beyond the weight memory"),
+    (Opcode.ROW, "loads", 2, "loads 2: 'test' is built without a source of weights"),
     (Opcode.ROW, "parameter_address", 256, "parameters end at word .*, beyond the weight memory"),
 ]
 
@@ -210,3 +211,30 @@ def test_any_words_are_valid_or_refused(listing: list[Instruction], noise: list[
     for candidate in (noise, [*words[:position], *noise, *words[position:]], [*words[:position], *noise]):
         with contextlib.suppress(ProgramError):
             assert validate(candidate, MACHINE)
+
+
+LOAD = {"source": 4096, "length": 64, "address": 250, "words": 6, "cycles": 300, "check": 0xFFFFFFFF}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"source": 2}, "source 2 is not a multiple of 4"),
+        ({"length": 66}, "length 66 is not a multiple of 4"),
+        ({"length": 0}, "length must be at least 1"),
+        ({"words": 0}, "words must be at least 1"),
+        ({"cycles": 0}, "cycles must be at least 1"),
+        ({"words": 7}, "ends at word 257, beyond the weight memory"),
+    ],
+)
+def test_loads(listing: list[Instruction], changes: dict[str, int], reason: str) -> None:
+    streaming = replace(MACHINE, weight_word_cycles=16)
+
+    def program(load: dict[str, int]) -> list[int]:
+        return assemble([*pairs(listing)[:-1], (Opcode.LOAD, load), (Opcode.END, {})])
+
+    assert validate(program(LOAD), streaming)[-2].fields == LOAD
+    with pytest.raises(ProgramError, match="LOAD 'test' is built without a source of weights"):
+        validate(program(LOAD), MACHINE)
+    with pytest.raises(ProgramError, match=f"word .*: LOAD {reason}"):
+        validate(program(LOAD | changes), streaming)

@@ -25,6 +25,7 @@ PROGRAM_FIELDS = (
     "adders",
     "depthwise_columns",
     "weight_cache_words",
+    "weight_word_cycles",
 )
 """What a program depends on: machines with these fields equal run each other's programs."""
 
@@ -64,6 +65,9 @@ class Architecture:
     """0: the lanes' memories hold all weights. Otherwise the machine is *compact*: weights and activations share one
     single-port memory, each lane caches this many words of one group's weights, results are requantised bit by bit,
     and there is neither a maximum behind the requantisers nor a depthwise mode. Power of two, 16 to 1024."""
+    weight_word_cycles: int = 0
+    """Cycles in which four bytes of stored weights come from the board's flash while a frame is computed, eight times
+    the divider of the flash's clock; 0: all weights are in the machine before."""
     clock_hz: int = 100_000_000
     """Clock of the ``sync`` domain."""
     uart_baud: int = 1_000_000
@@ -87,6 +91,7 @@ class Architecture:
             ("activation_depth_words", 16, LARGEST_DEPTHS["activation_depth_words"]),
             ("weight_depth_words", 16, LARGEST_DEPTHS["weight_depth_words"]),
             ("program_depth_words", 64, LARGEST_DEPTHS["program_depth_words"]),
+            ("weight_word_cycles", 0, 1024),
             ("clock_hz", 1_000_000, 1_000_000_000),
             ("uart_baud", 300, self.clock_hz // 4),
         ):
@@ -108,6 +113,8 @@ class Architecture:
             raise ValueError(f"a compact machine has 4x4 lanes, not {self.lanes_in}x{self.lanes_out}")
         if self.requantisers != 1 or self.adders != 1 or self.depthwise_columns:
             raise ValueError("a compact machine has requantisers 1, adders 1 and depthwise_columns 0")
+        if self.streams:
+            raise ValueError("a compact machine has weight_word_cycles 0")
         if not _power_of_two(self.memory_words):
             raise ValueError(
                 f"activation_depth_words + {self.lanes_out} * weight_depth_words of a compact machine must be a power "
@@ -120,6 +127,11 @@ class Architecture:
     def compact(self) -> bool:
         """One single-port memory for everything, one ROW at a time."""
         return self.weight_cache_words > 0
+
+    @property
+    def streams(self) -> bool:
+        """Weights can be fetched while a frame is computed."""
+        return self.weight_word_cycles > 0
 
     @property
     def memory_words(self) -> int:

@@ -74,6 +74,13 @@ the link in ``pixel_words`` words, so that a first convolution with few channels
 ``wait_rows`` and ``release_rows`` count rows of the link: a stored row can be read when the last of its rows has been
 waited for, until the first of them is released (`emberline.arch.frame_rows`).
 
+**LOAD** fetches compressed weights (`emberline.arch.weight_code`; its first block brings its own tables) while rows are
+computed. The sequencer does not wait for it: it goes into a queue of ``LOAD_QUEUE``, and only a full one is waited for.
+A LOAD *starts* when the LOAD before it is complete and every ROW before it in program order has been walked, so that
+it may overwrite what those read. It is *complete* ``cycles`` after its start, or when its blocks have been decoded,
+whichever is later; the cycles beyond ``cycles`` are stalls, as those are in which the link is waited for. A ROW starts
+when at most ``loads`` of the LOADs before it are not complete.
+
 Three rows of a 3x3 pool with stride 2: the first stores its maxima, the second combines with them, the third combines
 and copies, which begins the next pooled row.
 """
@@ -87,6 +94,10 @@ from emberline.arch.layout import Field, Layout
 
 POINTER_COUNT = 16
 LOOP_DEPTH = 2
+LOAD_QUEUE = 4
+"""LOADs that may wait for their start, the one that is under way included."""
+NO_WAIT = 15
+"""``loads`` of a ROW that waits for no LOAD."""
 MAX_POOL_WINDOW = 3
 """Columns of the widest maximum that is taken on the way into the buffer."""
 MAX_DEPTHWISE_ROWS = 3
@@ -106,6 +117,7 @@ class Opcode(enum.IntEnum):
     FRAME = 5
     RESULT = 6
     ROW = 7
+    LOAD = 8
 
 
 _OPCODE = Field("opcode", 4)
@@ -190,6 +202,19 @@ ROW = Layout(
         Field("parameter_address", 16, doc="first parameter word of group 0"),
         Field("idle", 16, doc="cycles without a tap before each target pixel: at least `timing.minimum_idle`"),
         Field("lead", 4, doc="columns of padding before the first word of a depthwise ROW, less than `columns`"),
+        Field("loads", 4, doc="start when at most so many of the LOADs before it are not complete; 15 does not wait"),
+    ),
+)
+LOAD = Layout(
+    "LOAD",
+    (
+        _OPCODE,
+        Field("source", 24, doc="byte address in the flash of the first block, a multiple of 4"),
+        Field("length", 24, doc="bytes of all blocks, a multiple of 4"),
+        Field("address", 16, doc="first weight word that is written"),
+        Field("words", 16, doc="weight words that are written, at least 1"),
+        Field("cycles", 24, doc="how long it takes, at least: what the compiler announces for the flash's known rate"),
+        Field("check", 32, doc="the check words of all blocks, combined by exclusive or"),
     ),
 )
 ADD = Layout(
@@ -241,6 +266,7 @@ LAYOUTS: dict[Opcode, Layout] = {
     Opcode.FRAME: FRAME,
     Opcode.RESULT: RESULT,
     Opcode.ROW: ROW,
+    Opcode.LOAD: LOAD,
 }
 
 
@@ -273,3 +299,13 @@ class Fault(enum.IntEnum):
     """``LOOP`` nested deeper than ``LOOP_DEPTH``, or ``NEXT`` without ``LOOP``."""
     ADDRESS = 3
     """The program ran past the end of the instruction memory."""
+    FLASH_ABSENT = 4
+    """A LOAD, and the flash answers with zeros or ones only."""
+    FLASH_UNKNOWN = 5
+    """A LOAD, and it is not known how to read this flash with four lines."""
+    FLASH_QUAD = 6
+    """A LOAD, and the flash does not keep the bit that allows four lines."""
+    WEIGHTS = 7
+    """A LOAD's blocks are malformed, do not match their checks, or are more or fewer words than it names."""
+    WEIGHTS_CHECK = 8
+    """A LOAD's blocks are whole, but not those of this program."""

@@ -14,6 +14,7 @@ from emberline.arch.isa import (
     LOOP_DEPTH,
     MAX_DEPTHWISE_ROWS,
     MAX_POOL_WINDOW,
+    NO_WAIT,
     POOL,
     Opcode,
     row_word_count,
@@ -209,6 +210,18 @@ def _check_operands(instruction: Instruction, architecture: Architecture) -> Non
             _require(f["start"] + f["words"] * groups <= depth, f"region ends beyond the {depth} groups")
         case Opcode.ROW:
             _check_row(f, architecture)
+        case Opcode.LOAD:
+            _check_load(f, architecture)
+
+
+def _check_load(f: dict[str, int], architecture: Architecture) -> None:
+    _require(architecture.streams, f"'{architecture.name}' is built without a source of weights")
+    for name in ("source", "length"):
+        _require(f[name] % 4 == 0, f"{name} {f[name]} is not a multiple of 4")
+    for name in ("length", "words", "cycles"):
+        _require(f[name] >= 1, f"{name} must be at least 1")
+    last = f["address"] + f["words"]
+    _require(last <= architecture.weight_depth_words, f"ends at word {last}, beyond the weight memory")
 
 
 def _check_frame(f: dict[str, int], architecture: Architecture) -> None:
@@ -262,6 +275,10 @@ def _check_row(f: dict[str, int], architecture: Architecture) -> None:
     last = f["parameter_address"] + f["groups"] * architecture.parameter_words * (groups if f["depthwise"] else 1)
     _require(last <= architecture.weight_depth_words, f"parameters end at word {last}, beyond the weight memory")
     _require(f["lead"] < (f["columns"] if f["depthwise"] else 1), f"lead {f['lead']} is too long")
+    _require(
+        f["loads"] == NO_WAIT or architecture.streams,
+        f"loads {f['loads']}: '{architecture.name}' is built without a source of weights",
+    )
 
 
 def _check_compact(f: dict[str, int], taps: int, architecture: Architecture) -> None:

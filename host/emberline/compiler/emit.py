@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.isa import POINTER_COUNT, Opcode
+from emberline.arch.isa import NO_WAIT, POINTER_COUNT, Opcode
 from emberline.arch.listing import encode
 from emberline.compiler.allocate import held_rows
 from emberline.compiler.checks import kib, refuse
@@ -212,6 +212,7 @@ class _Emitter:
             "weight_step": weights.words.shape[1],
             "parameter_address": self.image.add_parameters(operation.parameters),
             "idle": idle_cycles(operation, architecture),
+            "loads": NO_WAIT,
             **moves,
         }
         for name in _PLAIN_FIELDS:
