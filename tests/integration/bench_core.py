@@ -35,6 +35,7 @@ async def send_rows(bench: Bench, rows: bytes) -> None:
     bench.send("i_frame", rows)
     await bench.run_until(sent=["i_frame"])
     await pulse(bench, "frame_commit")
+    await bench.run(16)  # until the rows count as taken
 
 
 async def result(bench: Bench, done: int) -> bytes:

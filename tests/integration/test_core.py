@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from emberline.compiler.frontends.tflite_reader import read_tflite
 from emberline.errors import CompileError
 from emberline.model.graph import Select, Upsample
 from emberline.model.network import run
+from emberline.model.trace import trace
 
 GRAPHS = 64
 FRAMES = 2
@@ -52,15 +54,29 @@ def test_random_networks_are_exact_in_every_output_and_every_cycle(shape, tmp_pa
     check_jobs(SHAPES[shape], graphs, jobs, tmp_path)
 
 
-def check_jobs(architecture, graphs, jobs, folder):
-    """Every output and every cycle of the jobs' frames."""
+def check_jobs(architecture, graphs, jobs, folder, *, hiding=False):
+    """Every output and every cycle of the jobs' frames.
+
+    With ``hiding``, waiting for the frame may hide another wait, for a row to be written: then a frame takes no more
+    cycles than are predicted and stalled, and three of four still take exactly these.
+    """
     results = run_core(architecture, jobs, folder)
     for graph, job, frames in zip(graphs, jobs, results, strict=True):
         expected = run(graph, job.frames, keep=True)
         for number, result in enumerate(frames):
             for name, values in result.outputs.items():
                 assert np.array_equal(values, expected[name][number]), f"seed {job.seed}, frame {number}, map '{name}'"
-            assert result.cycles - result.stall_cycles == job.program.predicted_cycles, f"seed {job.seed}"
+            if hiding and result.stall_cycles:
+                assert result.cycles - result.stall_cycles <= job.program.predicted_cycles <= result.cycles
+            else:
+                assert result.cycles - result.stall_cycles == job.program.predicted_cycles, f"seed {job.seed}"
+    if hiding:
+        exact = [
+            result.cycles - result.stall_cycles == job.program.predicted_cycles
+            for job, frames in zip(jobs, results, strict=True)
+            for result in frames
+        ]
+        assert sum(exact) >= 0.75 * len(exact)
 
 
 def test_maxima_that_combine_without_a_fence_are_exact_in_every_output_and_every_cycle(tmp_path):
@@ -143,6 +159,41 @@ def test_arranging_networks_are_exact_in_every_output_and_every_cycle(shape, tmp
     assert len(graphs) >= 50
     assert min(kinds[Select], kinds[Upsample]) >= 20
     check_jobs(SHAPES[shape], graphs, jobs, tmp_path)
+
+
+def compile_fused(graph, architecture):
+    """The program for less activation memory than layer by layer, if its layers take turns; else ``None``."""
+    used = max(region.end for region in compile_graph(graph, architecture).memory) // architecture.groups_per_word
+    for share in (0.5, 0.7):
+        smaller = replace(architecture, activation_depth_words=max(16, round(share * used)))
+        try:
+            program = compile_graph(graph, smaller)
+        except CompileError:
+            continue
+        layers = {address: place for place, layer in enumerate(program.layers) for address in layer.rows}
+        order = [layers[row.address] for row in trace(program.instructions, smaller)]
+        fused = sum(a != b for a, b in pairwise(order)) >= len(set(order))
+        return replace(program, architecture=architecture) if fused else None
+    return None
+
+
+@pytest.mark.parametrize("shape", ["4x4", "16x8"])
+def test_fused_networks_are_exact_in_every_output_and_every_cycle(shape, tmp_path):
+    """Rows of several layers interleaved over ring buffers, in less memory than layer by layer."""
+    limits = Limits(max_size=20, max_channels=24, single_rounding=False, depthwise=True)
+    graphs, jobs = [], []
+    for seed in range(GRAPHS):
+        rng = np.random.default_rng(seed)
+        graph = random_graph(rng, limits)
+        try:
+            program = compile_fused(graph, SHAPES[shape])
+        except CompileError:
+            continue
+        if program is not None:
+            jobs.append(Job(program, random_frames(rng, graph, FRAMES), seed=seed))
+            graphs.append(graph)
+    assert len(graphs) >= 16
+    check_jobs(SHAPES[shape], graphs, jobs, tmp_path, hiding=True)
 
 
 def test_resnet8_is_exact_in_every_output_and_every_cycle(data_folder, tmp_path):
