@@ -41,7 +41,7 @@ CHARTS = ("resnet8", "ember_cifar10", "kws", "synthetic-squeezenet")
 FUSED = "scheduling"
 """The picture of docs/scheduling.md: the fire modules depth first, in little memory."""
 
-_WHY = {
+_WHY = {  # no network here waits for weights
     "taps": "includes lanes without a weight: of a first layer, of depthwise layers and of averages, which multiply by "
     "one",
     "idle": "a group is requantised or added in more cycles than its taps take",
@@ -73,6 +73,8 @@ def lost_cycles_table() -> str | None:
     totals = [sum((layer.spent for layer in program.layers), Spent()) for program in known]
     rows = [["cycles", *LOST_IN, "why"], ["---", *["---:"] * len(known), "---"]]
     for field in fields(Spent):
+        if field.name not in _WHY:
+            continue
         spent = (f"{getattr(total, field.name):,}" for total in totals)
         rows.append([{"idle": "pace", "handover": "hand-over"}.get(field.name, field.name), *spent, _WHY[field.name]])
     rows.append(["**all**", *(f"**{program.predicted_cycles:,}**" for program in known), ""])

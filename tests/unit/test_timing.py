@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from emberline.arch import timing
+from emberline.arch import isa, timing
 from emberline.arch.architecture import Architecture
 from emberline.arch.presets import PRESETS
 from emberline.cli.networks import load_network
@@ -79,3 +79,40 @@ def test_results_behind_a_depthwise_row_overtake_none():
         last = timing.depthwise_latency(architecture) + architecture.lanes_in // architecture.requantisers
         following = 1 + architecture.parameter_words + share + timing.sum_latency(architecture)
         assert last <= timing.depthwise_tail(architecture) + following
+
+
+PLAIN_ROW = {"add": 0, "pool": 0, "fence": 0, "depthwise": 0, "hold_weight": 0, "idle": 6, "lead": 0} | {
+    "kernel_rows": 3, "kernel_columns": 3, "channel_words": 1, "columns": 10, "groups": 2
+}  # fmt: skip
+
+
+def test_rows_wait_for_their_loads_and_loads_for_rows_before_them():
+    architecture = replace(PRESETS["tiny-4x4"], weight_word_cycles=16)
+    queued = 1 + timing.HEAD_CYCLES + isa.LOAD.word_count - 1
+    complete = queued + timing.LOAD_START + 1000
+
+    clock = timing.FrameClock(architecture)
+    clock.load({"cycles": 1000})
+    clock.load({"cycles": 500})
+    first = clock.row({**PLAIN_ROW, "loads": 1})
+    assert complete + timing.LOADED_ROW == first.fetch + first.weights
+    second = clock.row({**PLAIN_ROW, "loads": 0})
+    assert first.total + second.fetch + second.weights == complete + timing.LOAD_START + 500 + timing.LOADED_ROW
+    third = clock.row({**PLAIN_ROW, "loads": isa.NO_WAIT})
+    assert third.weights == 0
+
+    # The LOAD behind a ROW starts when that has been walked.
+    clock.load({"cycles": 300})
+    fourth = clock.row({**PLAIN_ROW, "loads": 0})
+    assert fourth.weights + fourth.fetch + fourth.drain == timing.LOAD_START + 300 + timing.LOADED_ROW - 1
+
+
+def test_a_full_queue_of_loads_is_waited_for():
+    architecture = replace(PRESETS["tiny-4x4"], weight_word_cycles=16)
+    waits = []
+    for loads in (isa.LOAD_QUEUE, isa.LOAD_QUEUE + 1):
+        clock = timing.FrameClock(architecture)
+        for _ in range(loads):
+            clock.load({"cycles": 1000})
+        waits.append(clock.row({**PLAIN_ROW, "loads": isa.NO_WAIT}).fetch)
+    assert waits[0] < 100 and 1000 < waits[1] < 1100

@@ -49,6 +49,13 @@ _FIRST_READ = 4
 """Cycles from the hand-over of a ROW to its first request for a residual group."""
 
 
+LOAD_START = 2
+"""Cycles from the last of what a LOAD waits for to its start."""
+
+LOADED_ROW = 2
+"""Cycles from the completion of a LOAD to the first one in which a ROW that waits for it can be taken."""
+
+
 def _log2(value: int) -> int:
     return value.bit_length() - 1
 
@@ -251,7 +258,7 @@ class Spent:
     ``taps``: the lanes multiply. ``idle``: a requantiser, the adder or the buffer's port sets the pace. ``parameters``:
     they are loaded. ``handover``: one for each ROW. ``fetch``: a ROW is being fetched and its pointers resolved.
     ``drain``: a ROW waits until earlier ones have been written, for a fence or for their context, and a frame for its
-    last one.
+    last one. ``weights``: a ROW waits for its LOADs.
     """
 
     taps: int = 0
@@ -260,6 +267,7 @@ class Spent:
     handover: int = 0
     fetch: int = 0
     drain: int = 0
+    weights: int = 0
 
     @property
     def total(self) -> int:
@@ -291,16 +299,38 @@ class FrameTiming:
 
 
 class FrameClock:
-    """Follows one frame, instruction by instruction in the order of execution, from BEGIN on."""
+    """Follows one frame, instruction by instruction in the order of execution, from BEGIN on.
+
+    A LOAD is *queued* in the cycle after its last word has come, or, if ``LOAD_QUEUE`` of them are there already, in
+    the one after the first of those is complete. It starts ``LOAD_START`` cycles after the last of: it is queued; the
+    LOAD before it is complete; the last ROW before it has been walked. It is complete ``cycles`` later. A ROW is taken
+    ``LOADED_ROW`` cycles after the LOADs that it waits for are complete, or later.
+    """
 
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
         self._request = 1  # the cycle in which the next instruction's address is at the memory; BEGIN passes at 0
         self._end = -1  # last cycle of the ROW before
         self._written = (-2, -2)  # last write of the two ROWs before
+        self._walked = -1  # last tap of the ROW before
+        self._complete: list[int] = []  # of every LOAD
+
+    def load(self, load: Mapping[str, int]) -> None:
+        """A LOAD."""
+        queued = self._request + HEAD_CYCLES + isa.LOAD.word_count - 1
+        if len(self._complete) >= isa.LOAD_QUEUE:
+            queued = max(queued, self._complete[-isa.LOAD_QUEUE] + 1)
+        free = max(queued, self._walked, self._complete[-1] if self._complete else queued)
+        self._complete.append(free + LOAD_START + load["cycles"])
+        self._request = queued + 1
+
+    def _loaded(self, loads: int) -> int:
+        """When at most ``loads`` of the LOADs so far are not complete."""
+        waits_for = 0 if loads == isa.NO_WAIT else max(0, len(self._complete) - loads)
+        return self._complete[waits_for - 1] if waits_for else -LOADED_ROW
 
     def pass_one(self) -> None:
-        """An instruction that is no ROW."""
+        """An instruction that is neither ROW nor LOAD."""
         self._request += HEAD_CYCLES + EXECUTE_CYCLES
 
     def row(self, row: Mapping[str, int]) -> Spent:
@@ -308,15 +338,17 @@ class FrameClock:
         operands = 3 if row["add"] or row["pool"] else 2
         ready = self._request + HEAD_CYCLES + isa.row_word_count(row) - 1 + operands + POINTER_CYCLES
         cleared = self._written[1] if row["fence"] else self._written[0]
-        taken = max(ready + 1, self._end + 1, cleared + 2)
+        free = max(ready + 1, self._end + 1, cleared + 2)
+        taken = max(free, self._loaded(row.get("loads", isa.NO_WAIT)) + LOADED_ROW)
         fetch = max(0, ready - self._end)
         walk = walked(self.architecture, row)
-        spent = Spent(fetch=fetch, drain=taken - self._end - 1 - fetch) + walk
+        spent = Spent(fetch=fetch, drain=free - self._end - 1 - fetch, weights=taken - free) + walk
         end = taken + row_cycles(self.architecture, row)
         add, copy, depthwise = (bool(row.get(name, 0)) for name in ("add", "copy", "depthwise"))
         latency = write_latency(self.architecture, add=add, copy=copy, depthwise=depthwise)
         last = end - _columns_after_last(row) * (row["idle"] + _taps(row)) + latency
         self._written = (self._written[1], last)
+        self._walked = end
         self._end = end + (depthwise_tail(self.architecture) if depthwise else 0)
         self._request = taken + 1
         return spent
@@ -338,6 +370,10 @@ class CompactClock:
     def pass_one(self) -> None:
         """An instruction that is no ROW."""
         self._fetched += compact_timing.INSTRUCTION_CYCLES + 1
+
+    def load(self, load: Mapping[str, int]) -> None:
+        """There is none on a compact machine."""
+        raise ValueError("a compact machine has no LOAD")
 
     def row(self, row: Mapping[str, int]) -> Spent:
         """A ROW: its cycles from the end of the ROW before."""
@@ -374,6 +410,8 @@ def predict(architecture: Architecture, words: Sequence[int]) -> FrameTiming:
         if opcode is Opcode.ROW:
             current = address
             spent[current] = spent.get(current, Spent()) + clock.row(row)
+        elif opcode is Opcode.LOAD:
+            clock.load(row)
         else:
             clock.pass_one()
     if current is None:
@@ -384,7 +422,7 @@ def predict(architecture: Architecture, words: Sequence[int]) -> FrameTiming:
 
 
 def _executed(words: Sequence[int]) -> Iterator[tuple[int, Opcode, dict[str, int]]]:
-    """The instructions of one frame in the order of execution, END included, with the fields of the ROWs."""
+    """The instructions of one frame in the order of execution, END included, with their fields."""
     address, inside = 0, False
     stack: list[list[int]] = []
     decoded: dict[int, dict[str, int]] = {}

@@ -20,13 +20,17 @@ MEANINGS = {
     "handover": ("handing over rows", "#9a9a9a"),
     "fetch": ("fetching instructions", "#c0504d"),
     "drain": ("waiting for writes", "#5a8f4a"),
+    "weights": ("waiting for weights", "#202020"),
 }
 """What each part of ``Spent`` is called, and its colour."""
 
 
 def breakdown(layer: LayerReport, multipliers: int) -> dict[str, float]:
-    """``ideal``: the cycles that the multiplications need; ``cycles``; and the parts that these consist of."""
+    """``ideal``: the cycles that the multiplications need; ``cycles``; and the parts that these consist of, waiting for
+    weights only where there is any."""
     parts = {field.name: getattr(layer.spent, field.name) for field in fields(Spent)}
+    if not parts["weights"]:
+        del parts["weights"]
     return {"ideal": layer.macs / multipliers, "cycles": layer.cycles, **parts}
 
 
@@ -92,7 +96,9 @@ def _draw_layers(panel: Any, program: Program) -> None:
     places = range(len(table))
     start = [0.0] * len(table)
     for name, (meaning, colour) in MEANINGS.items():
-        lengths = [each[name] for each in table]
+        if not any(name in each for each in table):
+            continue
+        lengths = [each.get(name, 0) for each in table]
         panel.barh([place + 0.15 for place in places], lengths, 0.5, left=start, color=colour, label=meaning)
         start = [left + length for left, length in zip(start, lengths, strict=True)]
     ideal = [each["ideal"] for each in table]

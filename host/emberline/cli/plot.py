@@ -56,7 +56,7 @@ def stored_rows(program: Program, rows: Sequence[WalkedRow]) -> list[StoredRow]:
 def lane_shares(rows: Sequence[WalkedRow], cycles: int, bins: int) -> dict[str, NDArray[np.float64]]:
     """Of each of ``bins`` equal stretches of a frame, the share that each part of ``Spent`` takes; 0 to 1.
 
-    The parts of a ROW are taken to be spread over it evenly.
+    Waiting for weights is there only if there is any. The parts of a ROW are taken to be spread over it evenly.
     """
     edges = np.linspace(0, cycles, bins + 1)
     ends = np.array([0, *(row.end for row in rows), cycles])
@@ -64,6 +64,8 @@ def lane_shares(rows: Sequence[WalkedRow], cycles: int, bins: int) -> dict[str, 
     for part in (field.name for field in fields(Spent)):
         steps = [getattr(row.spent, part) for row in rows]
         steps.append(cycles - int(ends[-2]) if part == "drain" else 0)
+        if part == "weights" and not any(steps):
+            continue
         total = np.concatenate([[0], np.cumsum(steps)])
         shares[part] = np.diff(np.interp(edges, ends, total)) / (cycles / bins)
     return shares

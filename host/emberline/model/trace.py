@@ -57,7 +57,10 @@ def trace(words: Sequence[int], architecture: Architecture) -> Iterator[WalkedRo
             continue
         if instruction.opcode is Opcode.SET:
             pointers[f["pointer"]] = f["value"]
-        clock.pass_one()
+        if instruction.opcode is Opcode.LOAD:
+            clock.load(f)
+        else:
+            clock.pass_one()
 
 
 def _touched(instruction: Instruction, pointers: list[int], architecture: Architecture) -> tuple[_Groups, _Groups]:
