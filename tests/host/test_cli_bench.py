@@ -13,8 +13,8 @@ from command_line import invoke
 from emberline.cli import engines, toolchain
 from emberline.zoo import ZOO
 
-KEYS = ["network", "arch", "macs", "multipliers", "cycles", "predicted_cycles", "utilisation", "activation_bytes",
-        "weight_bytes", "m9k", "clock_mhz", "milliseconds", "frames_per_second",
+KEYS = ["network", "arch", "macs", "multipliers", "cycles", "predicted_cycles", "cycles_after_input",
+        "utilisation", "activation_bytes", "weight_bytes", "m9k", "clock_mhz", "milliseconds", "frames_per_second",
               "frames_per_second_per_multiplier"]  # fmt: skip
 
 

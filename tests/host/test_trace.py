@@ -21,7 +21,7 @@ from emberline.errors import CompileError
 from emberline.model.graph import Graph
 from emberline.model.machine import Machine
 from emberline.model.outputs import pack_frame
-from emberline.model.trace import trace
+from emberline.model.trace import cycles_after_input, trace
 from emberline.zoo.synthetic import squeezenet_style
 
 SMALL = Architecture("test", 8, 4, activation_depth_words=256, weight_depth_words=4096, program_depth_words=16384)
@@ -77,6 +77,18 @@ def test_a_row_is_stored_until_its_last_reader() -> None:
     np.testing.assert_allclose(sum(shares.values()), 1)
     taps = sum(layer.spent.taps for layer in program.layers)
     assert shares["taps"].sum() * program.predicted_cycles / 10 == pytest.approx(taps)
+
+
+def test_layer_by_layer_the_last_row_of_the_frame_comes_early_and_fused_late() -> None:
+    graph = squeezenet_style("both")
+    shares = []
+    for words in (16384, 2048):
+        machine = Architecture("test", 16, 8, words, 4096, 8192, requantisers=8)
+        program = compile_graph(graph, machine)
+        after = cycles_after_input(program.instructions, machine, program.input.map.height)
+        assert 0 < after < program.predicted_cycles
+        shares.append(after / program.predicted_cycles)
+    assert shares[1] < shares[0]
 
 
 def test_inspect_plots_models_and_programs(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

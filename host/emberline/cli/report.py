@@ -10,6 +10,7 @@ from typing import Any
 from emberline.arch.architecture import Architecture
 from emberline.arch.block_memory import M9K, activation_shape, program_shape, weight_shape
 from emberline.arch.program import Program
+from emberline.model.trace import cycles_after_input
 
 REPORTS = Path(__file__).resolve().parents[3] / "bitstreams" / "reports"
 """The committed builds, in a checkout."""
@@ -85,6 +86,7 @@ def bench_report(program: Program, cycles: int) -> dict[str, Any]:
         "multipliers": architecture.multipliers,
         "cycles": cycles,
         "predicted_cycles": program.predicted_cycles,
+        "cycles_after_input": cycles_after_input(program.instructions, architecture, program.input.map.height),
         "utilisation": utilisation(program.macs, cycles, architecture),
         **memory_use(program),
         "clock_mhz": clock,

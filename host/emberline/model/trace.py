@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import POINTER_COUNT, Opcode
 from emberline.arch.listing import Instruction, unroll, validate
-from emberline.arch.timing import Spent, frame_clock
+from emberline.arch.timing import Spent, frame_clock, predict
 
 _Groups = NDArray[np.int64]
 
@@ -61,6 +61,21 @@ def trace(words: Sequence[int], architecture: Architecture) -> Iterator[WalkedRo
             clock.load(f)
         else:
             clock.pass_one()
+
+
+def cycles_after_input(words: Sequence[int], architecture: Architecture, frame_rows: int) -> int:
+    """Cycles from the last row of a frame to its last result, if that row comes just when the first ROW needs it.
+
+    Parameters:
+        frame_rows: of a frame, at least 1.
+    """
+    fields = {each.address: each.fields for each in validate(words, architecture) if each.opcode is Opcode.ROW}
+    released, since = 0, None
+    for row in trace(words, architecture):
+        if since is None and released + fields[row.address]["wait_rows"] >= frame_rows:
+            since = row.begin
+        released += fields[row.address]["release_rows"]
+    return predict(architecture, words).cycles - (since or 0)
 
 
 def _touched(instruction: Instruction, pointers: list[int], architecture: Architecture) -> tuple[_Groups, _Groups]:
