@@ -139,7 +139,7 @@ def test_run_of_a_program_on_the_emulator_has_cycles(
     for entry, expected in zip(document["images"], model["images"], strict=True):
         assert list(entry) == RUN_KEYS
         assert entry["cycles"] == entry["predicted_cycles"] == program.predicted_cycles
-        assert entry["milliseconds"] == program.predicted_cycles / program.architecture.clock_hz * 1e3
+        assert entry["milliseconds"] == pytest.approx(program.predicted_cycles / program.architecture.clock_hz * 1e3)
         assert entry["outputs"] == expected["outputs"]
         assert entry["confidence"] == expected["confidence"]
 
