@@ -24,6 +24,7 @@ from emberline.compiler.schedule.search import Needs
 from emberline.compiler.schedule.supply import Supply
 from emberline.compiler.steps import Step, plan_steps
 from emberline.compiler.weights import WeightImage
+from emberline.errors import CompileError
 from emberline.model.graph import FeatureMap, Graph, Softmax
 
 
@@ -119,7 +120,12 @@ def plan_frame(graph: Graph, architecture: Architecture, supply: Supply | None) 
         rows = lower(graph, steps, places, architecture)
         check_compact(rows, architecture)
         if supply is None:
-            pack_weights(rows, architecture)
+            try:
+                pack_weights(rows, architecture)
+            except CompileError:
+                if fitting is None and least is None:
+                    raise
+                break  # each way has more taps than those before it, and more weights
         found = plan_schedule(rows, places, architecture, supply)
         if isinstance(found, Schedule):
             plan = NetworkPlan(graph, steps, places, rows, found)
