@@ -43,7 +43,7 @@ def test_a_plan_sets_the_output_registers_and_the_router() -> None:
         name: content.decode() if isinstance(content, bytes) else content for name, content in _plan().files.items()
     }
     assert ecp5_tools.SCRIPT_AFTER_SYNTH in files["top.ys"] and ecp5_tools.SCRIPT_AFTER_READ in files["top.ys"]
-    assert "--router router2" in files["build_top.sh"]
+    assert "--router router1" in files["build_top.sh"]
     assert str(FOLDER.parent) not in "".join(files.values())
 
 

@@ -102,6 +102,10 @@ class Bench:
                 await ctx.tick()
                 continue
             sent += count
+            if self.rng.random() < 0.3:  # of the request after it: what is to be committed stays
+                ctx.set(dut.i_abort, 1)
+                await ctx.tick()
+                ctx.set(dut.i_abort, 0)
             while self.committed < sent:
                 await ctx.tick()
 

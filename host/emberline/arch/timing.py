@@ -15,8 +15,8 @@ from emberline.arch import compact_timing, isa
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Opcode
 
-HEAD_CYCLES = 4
-"""From the request of an instruction to its first word: address, memory, its output register, register."""
+HEAD_CYCLES = 5
+"""From the request of an instruction to its first word: address, memory, its output register, two registers."""
 
 EXECUTE_CYCLES = 2
 """What an instruction of one word takes beyond that: decode, execute."""
@@ -26,11 +26,11 @@ POINTER_CYCLES = 5
 
 _MULTIPLIER = 3
 _PRODUCT = 1 + _MULTIPLIER + 2
-_RESCALER = _MULTIPLIER + 6
-_CLAMP = 3
+_RESCALER = _MULTIPLIER + 8
+_CLAMP = 5
 _REQUANTISER = 4 + _RESCALER + _CLAMP
-_ISSUE_TO_LANE = 3 + 4 + 1
-_POOLER = 5
+_ISSUE_TO_LANE = 3 + 5 + 1
+_POOLER = 7
 _MEET = 2
 _COMBINER = _MEET + 2
 _MERGE = 1
@@ -88,7 +88,7 @@ def depthwise_tail(architecture: Architecture) -> int:
 
 def addition_latency(architecture: Architecture) -> int:
     """Cycles of a group in the residual adder."""
-    return 1 + (1 + 4 + 1 + 3) + 1 + _RESCALER + _CLAMP + architecture.lanes_out // architecture.adders
+    return 1 + (1 + 5 + 1 + 3) + 1 + _RESCALER + _CLAMP + architecture.lanes_out // architecture.adders
 
 
 def stages(architecture: Architecture) -> dict[str, int]:

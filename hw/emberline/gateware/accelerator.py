@@ -25,7 +25,7 @@ from emberline.gateware.result_reader import RESULT_BYTES_WIDTH, ResultReader
 from emberline.gateware.result_writer import ResultWriter
 from emberline.gateware.row_issuer import RowIssuer
 from emberline.gateware.sequencer import Sequencer
-from emberline.gateware.structures import delayed
+from emberline.gateware.structures import copies, delayed
 
 FLUSH_CYCLES = 256
 """How long a reset lasts: longer than a group is on its way from the issuer to the buffer."""
@@ -38,6 +38,9 @@ COMBINE_LATENCY = MEET_LATENCY + 2
 
 RESET_PARTS = 4
 """Parts of the machine that are reset one cycle after the other, so that no net reaches all of it."""
+
+ADDITION_COPIES = 4
+"""Enables of an addition's settings, so that none has too many of them."""
 
 CONTEXT_COUNT = 2
 """ROWs in flight: the one whose taps are walked and the one whose results are under way."""
@@ -151,24 +154,26 @@ class Accelerator(wiring.Component):
         frame = FrameWriter(self._architecture)
         m.submodules.frame_writer = self._link_reset(frame)
         # Bytes come through a register, whose contents go with an abort and before a commit, and none come until then.
-        waiting = ResetInserter(self.frame_abort)(self._link_reset(StreamRegister()))
+        abort = Signal()
+        waiting = ResetInserter(abort)(self._link_reset(StreamRegister()))
         m.submodules.frame_register = waiting
         connect(m, waiting.o, frame.i_bytes)
         commits, commit = Signal(), Signal()
         m.d.comb += [
+            abort.eq(self.frame_abort & ~commits),
             waiting.i.valid.eq(self.i_frame.valid & ~commits),
             waiting.i.payload.eq(self.i_frame.payload),
             self.i_frame.ready.eq(waiting.i.ready & ~commits),
         ]
         m.d.sync += [
             commit.eq(commits & ~commit & ~waiting.o.valid),
-            commits.eq((commits | self.frame_commit) & ~commit & ~self.frame_abort),
+            commits.eq((commits | self.frame_commit) & ~commit),
         ]
         m.d.comb += [
             frame.settings.eq(sequencer.o_frame),
             frame.i_configure.eq(sequencer.o_frame_configure),
             frame.i_commit.eq(commit),
-            frame.i_abort.eq(self.frame_abort),
+            frame.i_abort.eq(abort),
             frame.i_release.eq(sequencer.o_release),
             frame.i_release_count.eq(sequencer.o_release_count),
             self.frame_free_rows.eq(frame.o_free_rows),
@@ -209,7 +214,7 @@ class Accelerator(wiring.Component):
             issuer.i_context.eq(context),
             taken.eq(issuer.i_valid & issuer.o_ready),
             sequencer.i_row_taken.eq(taken),
-            sequencer.i_next_ready.eq(issuer.o_next_ready),
+            sequencer.i_ready.eq(issuer.o_ready),
             sequencer.i_row_end.eq(issuer.o_end),
         ]
         with m.If(taken):
@@ -271,11 +276,19 @@ class Accelerator(wiring.Component):
         pools = Signal.like(pooler.settings, reset_less=True)
         m.d.comb += [writer.settings.eq(targets), adder.settings.eq(additions), pooler.settings.eq(pools)]
         extra_groups = Mux(row.depthwise, self._architecture.groups_per_word - 1, 0)
-        stored_columns = Signal(12)
-        m.d.comb += stored_columns.eq(Mux(row.pool, pool.pool_columns, row.columns))
+        # A ROW has been there for some cycles when it is taken.
+        stored_columns = Signal(12, reset_less=True)
+        reading = Signal.like(reader.i_settings, reset_less=True)
+        m.d.sync += [
+            stored_columns.eq(Mux(row.pool, pool.pool_columns, row.columns)),
+            reading.residual.eq(Mux(row.add, sequencer.o_third, sequencer.o_target)),
+            reading.residual_pixel_step.eq(Mux(row.add, add.residual_pixel_step, row.target_pixel_step)),
+            reading.columns.eq(stored_columns - 2),
+            reading.groups.eq(row.groups - 2),
+        ]
         for index in range(CONTEXT_COUNT):
-            first, second, third = (Signal(name=f"copy_{part}_{index}") for part in range(3))
-            m.d.sync += [first.eq(taken & (context == index)), second.eq(first), third.eq(second)]
+            first, second = (Signal(name=f"copy_{part}_{index}") for part in range(2))
+            m.d.sync += [first.eq(taken & (context == index)), second.eq(first)]
             with m.If(first):
                 m.d.sync += [
                     self._adds[index].eq(row.add),
@@ -299,21 +312,18 @@ class Accelerator(wiring.Component):
                     targets[index].copy.eq(row.pool & pool.copy),
                     targets[index].copy_distance.eq(sequencer.o_third - sequencer.o_target),
                 ]
-            with m.If(third):
-                m.d.sync += [
-                    additions[index].result_zero.eq(row.target_zero),
-                    *[
-                        additions[index][name].eq(add[name])
-                        for name, _ in residual_adder.SETTINGS
-                        if name != "result_zero"
-                    ],
-                ]
+            addition = Cat(
+                row.target_zero if name == "result_zero" else add[name] for name, _ in residual_adder.SETTINGS
+            )
+            share = -(-len(addition) // ADDITION_COPIES)
+            thirds = copies(m, second, ADDITION_COPIES, family=self._architecture.family, name=f"copy_third_{index}")
+            for each, third in enumerate(thirds):
+                part = slice(each * share, min(len(addition), (each + 1) * share))
+                with m.If(third):
+                    m.d.sync += additions[index].as_value()[part].eq(addition[part])
         m.d.comb += [
             reader.i_start.eq(delayed(m, taken, 1, name="taken") & (row.add | (row.pool & pool.combine))),
-            reader.i_settings.residual.eq(Mux(row.add, sequencer.o_third, sequencer.o_target)),
-            reader.i_settings.residual_pixel_step.eq(Mux(row.add, add.residual_pixel_step, row.target_pixel_step)),
-            reader.i_settings.columns.eq(stored_columns - 2),
-            reader.i_settings.groups.eq(row.groups - 2),
+            reader.i_settings.eq(reading),
         ]
 
     def _build_lanes(self, m: Module) -> None:
@@ -431,10 +441,7 @@ class Accelerator(wiring.Component):
         # Cycle 3: compare; 4: choose
         shape = pooler.o_group.shape()
         larger = Signal(self._architecture.lanes_out, reset_less=True)
-        m.d.sync += [
-            larger[each].eq(data.View(shape, residual)[each] > data.View(shape, result)[each])
-            for each in range(len(larger))
-        ]
+        m.d.sync += larger.eq(pooling.larger_channels(data.View(shape, residual), data.View(shape, result)))
         kept, other = delayed(m, result, 1, name="kept"), delayed(m, residual, 1, name="other")
         combined, plain = (Signal(len(group), name=name, reset_less=True) for name in ("combined", "plain"))
         m.d.sync += plain.eq(kept)

@@ -14,13 +14,16 @@ BANK_WORDS = 2048
 """Depth of one bank, a byte-wide block memory of ECP5. Banks are chosen here, not by the tools: their multiplexer would
 ignore the output register."""
 
-READ_LATENCY = 4
-"""Cycles from an address at the lanes' port to its word: a register for each bank, memory, output register, register
-behind the banks."""
+READ_LATENCY = 5
+"""Cycles from an address at the lanes' port to its word: a register for each bank, one for each of its parts, memory,
+output register, register behind the banks."""
 
 SHARED_READ_LATENCY = 3 + READ_LATENCY
 """Cycles from a residual request that finds the port free to its word: who comes next, and the request's registers."""
 
+
+_PART_BYTES = 4
+"""A bank's bytes that have their own address registers: its block memories lie far apart."""
 
 _BANK_COPIES = 8
 """Registers that choose the bank, each for its share of a word."""
@@ -74,12 +77,21 @@ class ActivationBuffer(wiring.Component):
         architecture = self._architecture
         word_width = 8 * architecture.lanes_in
         group_bits = architecture.groups_per_word.bit_length() - 1
-        # A residual request waits in a register of its own, so that whether it finds room is one.
-        waits = Signal()
-        residual_address = Signal.like(self.residual_address, reset_less=True)
-        m.d.comb += self.residual_ready.eq(~waits | ~self.write_valid)
-        with m.If(self.residual_ready):
-            m.d.sync += [waits.eq(self.residual_valid), residual_address.eq(self.residual_address)]
+        # Two residual requests wait in registers of their own, so that whether there is room is one.
+        waits, more_wait = Signal(), Signal()
+        residual_address, next_address = (
+            Signal.like(self.residual_address, name=name, reset_less=True) for name in ("waiting", "next_waiting")
+        )
+        asked = Signal()
+        m.d.comb += [self.residual_ready.eq(~more_wait), asked.eq(self.residual_valid & ~more_wait)]
+        with m.If(~waits | ~self.write_valid):
+            m.d.sync += [
+                waits.eq(asked | more_wait),
+                residual_address.eq(Mux(more_wait, next_address, self.residual_address)),
+                more_wait.eq(0),
+            ]
+        with m.Elif(asked):
+            m.d.sync += [more_wait.eq(1), next_address.eq(self.residual_address)]
         # Cycle 1: who comes next
         writes, frames = Signal(), Signal()
         reads = Signal(data.StructLayout({"residual": 1, "result": 1}))
@@ -121,7 +133,7 @@ class ActivationBuffer(wiring.Component):
                 for index, bit in enumerate(enable)
             ],
         ]
-        # Cycle 3: registers for each bank; 4: the memories; 5: their output registers; 6: the bank
+        # Cycles 3, 4: registers for each bank and its parts; 5: the memories; 6: their output registers; 7: the bank
         self._build_banks(m, address, value, enable)
         done = delayed(m, Cat(reads), 1 + READ_LATENCY, name="done", reset=True)
         m.d.comb += [self.residual_done.eq(done[0]), self.result_done.eq(done[1])]
@@ -129,36 +141,54 @@ class ActivationBuffer(wiring.Component):
 
     def _build_banks(self, m: Module, address: Signal, value: Signal, enable: Signal) -> None:
         """Both ports of all banks; ``address``, ``value``, ``enable`` are the shared port's command."""
-        architecture = self._architecture
+        architecture, family = self._architecture, self._architecture.family
         bank_bits = BANK_WORDS.bit_length() - 1
         starts = range(0, architecture.activation_depth_words, BANK_WORDS)
-        value = delayed(m, value, 1, name="bank_value")
-        ports: dict[str, tuple[Value, list[Value], list[Value]]] = {
-            name: (at, copies(m, at[:bank_bits], len(starts), family=architecture.family, name=f"{name}_address"), [])
-            for name, at in (("lanes", self.read_address), ("shared", address))
+        ends = [*range(_PART_BYTES, architecture.lanes_in, _PART_BYTES), architecture.lanes_in]
+        parts = [slice(index * _PART_BYTES, end) for index, end in enumerate(ends)]
+        value = delayed(m, value, 2, name="bank_value")
+        enables = delayed(m, enable, 1, name="bank_enable", reset=True)
+        addresses = {"lanes": self.read_address, "shared": address}
+        banks = {
+            name: copies(m, at[:bank_bits], len(starts), family=family, name=f"{name}_address")
+            for name, at in addresses.items()
         }
+        words: dict[str, list[Value]] = {name: [] for name in addresses}
         for bank, start in enumerate(starts):
             depth = min(BANK_WORDS, architecture.activation_depth_words - start)
-            memory = Memory(shape=unsigned(8 * architecture.lanes_in), depth=depth, init=[])
-            m.submodules[f"bank_{bank}"] = memory
-            write = memory.write_port(granularity=8)
-            bank_enable = Signal(len(enable), name=f"enable_{bank}")
             hit = address[bank_bits:] == bank if len(starts) > 1 else Const(1)
-            m.d.sync += bank_enable.eq(Mux(hit, enable, 0))
-            m.d.comb += [write.addr.eq(ports["shared"][1][bank]), write.data.eq(value), write.en.eq(bank_enable)]
-            for name, (_, at, words) in ports.items():
-                read = memory.read_port()
-                m.d.comb += read.addr.eq(at[bank])
-                words.append(memory_output(m, read.data, family=architecture.family, name=f"{name}_{bank}"))
-        for (name, (at, _, words)), target in zip(ports.items(), (self.read_word, self.shared_word), strict=True):
+            hits = copies(m, hit, len(parts), family=family, name=f"hit_{bank}")
+            near = {
+                name: copies(m, at[bank], len(parts), family=family, name=f"{name}_address_{bank}")
+                for name, at in banks.items()
+            }
+            found: dict[str, list[Value]] = {name: [] for name in addresses}
+            for index, part in enumerate(parts):
+                memory = Memory(shape=unsigned(8 * (part.stop - part.start)), depth=depth, init=[])
+                m.submodules[f"bank_{bank}_{index}"] = memory
+                write = memory.write_port(granularity=8)
+                bank_enable = Signal(part.stop - part.start, name=f"enable_{bank}_{index}", reset_less=True)
+                m.d.sync += bank_enable.eq(Mux(hits[index], enables[part], 0))
+                m.d.comb += [
+                    write.addr.eq(near["shared"][index]),
+                    write.data.eq(value[8 * part.start : 8 * part.stop]),
+                    write.en.eq(bank_enable),
+                ]
+                for name, at in near.items():
+                    read = memory.read_port()
+                    m.d.comb += read.addr.eq(at[index])
+                    found[name].append(memory_output(m, read.data, family=family, name=f"{name}_{bank}_{index}"))
+            for name, bytes_found in found.items():
+                words[name].append(Cat(*bytes_found))
+        for (name, at), target in zip(addresses.items(), (self.read_word, self.shared_word), strict=True):
             word = Signal.like(target, name=f"{name}_word", reset_less=True)
             m.d.comb += target.eq(word)
-            if len(words) == 1:
-                m.d.sync += word.eq(words[0])
+            if len(starts) == 1:
+                m.d.sync += word.eq(words[name][0])
                 continue
             bank = delayed(m, at[bank_bits:], READ_LATENCY - 2, name=f"{name}_bank")
-            each = copies(m, bank, _BANK_COPIES, family=architecture.family, name=f"{name}_bank")
+            each = copies(m, bank, _BANK_COPIES, family=family, name=f"{name}_bank")
             share = -(-len(word) // _BANK_COPIES)
             for index, selected in enumerate(each):
-                part = slice(index * share, min(len(word), (index + 1) * share))
-                m.d.sync += word[part].eq(Array(each_word[part] for each_word in words)[selected])
+                bits = slice(index * share, min(len(word), (index + 1) * share))
+                m.d.sync += word[bits].eq(Array(bank_word[bits] for bank_word in words[name])[selected])

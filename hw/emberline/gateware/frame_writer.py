@@ -18,18 +18,25 @@ SETTINGS = structure(FRAME, skip=("opcode",))
 
 
 class State(enum.Enum):
-    """What the writer does."""
+    """What the writer does; a register for each. None of them: it has not been configured."""
 
-    STOPPED = 0
-    SIZE = 1
-    ROW = 2
-    LINE = 3
-    BYTE = 4
-    WALK = 5
-    FOLLOW = 6
-    STEP = 7
-    ADVANCE = 8
-    NEXT = 9
+    START = "a FRAME has come"
+    SIZE = "bytes of a row"
+    RESTORE = "back to the last commit"
+    PAUSE = "counts settle"
+    REST = "counts have settled"
+    ROW = "waits for a row, or commits"
+    LINE = "a row of the frame or of zeros begins"
+    TAKEN = "a byte that is stored nowhere has been taken"
+    SETTLE = "what the next byte is"
+    BYTE = "waits for a byte"
+    WALK = "its places in a stored row"
+    FOLLOW = "the stored row below"
+    COMPARE = "whether that is the ring's first"
+    STEP = "it is the next to be walked"
+    ADVANCE = "the row has passed"
+    PASS = "which stored row follows"
+    NEXT = "whether rows of zeros follow"
 
 
 class Region(enum.Enum):
@@ -58,7 +65,7 @@ class FrameWriter(wiring.Component):
         o_committed, o_committed_count: rows that became ready, for the sequencer's count.
         o_valid, o_address, o_lane, o_byte, i_ready: write requests to the activation buffer, byte ``o_lane`` of a word.
 
-    A byte takes a cycle, and one for each place; two more for each stored row beyond the first that has it.
+    A byte takes three cycles, or two and one for each place; three more for each stored row beyond the first with it.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -89,75 +96,42 @@ class FrameWriter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         word_bits = len(self.o_address)
-        self._config = config = Signal(SETTINGS, reset_less=True)
+        self._config = Signal(SETTINGS, reset_less=True)
         self._derive(m)
 
         # What a row begins with, kept at the last commit to come back to after an abort.
         place = data.StructLayout(
             {
                 "row": COUNT_WIDTH,  # of the frame, on the link
-                "stored": COUNT_WIDTH,  # the oldest stored row that is not complete; past the last one: `complete`
-                "complete": 1,
+                "rows_after": signed(COUNT_WIDTH + 1),  # behind the oldest stored row that is not complete, less one
+                "complete": 1,  # all are
                 "word": word_bits,  # where that one begins
                 "kernel_row": signed(10),  # which row of its window the next row is; negative: none yet
                 "offset": self._offset_width,  # bytes to that row's first in a stored pixel
             }
         )
         self._place, self._good = Signal(place), Signal(place)
-        self._state = state = Signal(State)
-        self._pending = Signal(ROW_COUNT_WIDTH)  # rows written and not committed
-        self._free = Signal(ROW_COUNT_WIDTH)  # rows neither committed nor in use
+        self._is = {state: Signal(name=f"is_{state.name.lower()}") for state in State}
         self._row_bytes = Signal(ROW_BYTES_WIDTH)
-        self._channel = Signal(COUNT_WIDTH)
-        commit_waits, commit = Signal(), Signal()
-        self._hold = Signal()  # a commit comes before the next row
-        m.d.comb += [self._hold.eq(commit_waits | self.i_commit), self.o_free_rows.eq(self._free)]
-        m.d.comb += self.o_row_bytes.eq(self._row_bytes)
-
+        self._commit, self._hold = Signal(), Signal()  # a commit comes before the next row
+        self._pending = Signal(ROW_COUNT_WIDTH)  # rows written and not committed
         self._build_writes(m)
+        self._build_rows(m)
+        self._build_line(m)
+        self._build_walk(m)
         self._build_control(m)
-
-        released = Mux(self.i_release, self.i_release_count, 0)
-        m.d.comb += [
-            commit.eq(self._hold & (state == State.ROW) & ~self._writing),
-            self.o_committed.eq(commit),
-            self.o_committed_count.eq(self._pending),
-        ]
-        with m.If(self.i_release):
-            m.d.sync += self._free.eq(self._free + released)
-        with m.If(self.i_commit):
-            m.d.sync += commit_waits.eq(1)
-        with m.If(commit):
-            m.d.sync += [
-                self._good.eq(self._place),
-                self._free.eq(self._free + released - self._pending),
-                self._pending.eq(0),
-                commit_waits.eq(0),
-            ]
-        with m.If(self.i_abort):
-            m.d.sync += [self._place.eq(self._good), self._pending.eq(0), commit_waits.eq(0)]
-            with m.If((state != State.STOPPED) & (state != State.SIZE)):
-                m.d.sync += state.eq(State.ROW)
-        with m.If(self.i_configure):
-            first = self.settings.start >> self._group_bits
-            m.d.sync += [
-                config.eq(self.settings),
-                self._row_bytes.eq(0),
-                self._channel.eq(0),
-                self._free.eq(0),
-                self._pending.eq(0),
-                commit_waits.eq(0),
-                self._place.eq(0),
-                self._place.word.eq(first),
-                self._good.eq(0),
-                self._good.word.eq(first),
-                state.eq(State.SIZE),
-            ]
+        self._count_rows(m)
         return m
 
     @property
     def _group_bits(self) -> int:
         return self._architecture.groups_per_word.bit_length() - 1
+
+    def _register(self, m: Module, value: Value, name: str, shape: ShapeLike | None = None) -> Signal:
+        """``value`` of the cycle before, for what has not changed since."""
+        result = Signal(value.shape() if shape is None else shape, name=name, reset_less=True)
+        m.d.sync += result.eq(value)
+        return result
 
     def _derive(self, m: Module) -> None:
         """What is compared with and added, computed when the settings have come."""
@@ -165,14 +139,17 @@ class FrameWriter(wiring.Component):
         lane_bits = (self._architecture.lanes_in - 1).bit_length()
 
         def register(value: Value, shape: ShapeLike, name: str) -> Signal:
-            result = Signal(shape, name=name, reset_less=True)
-            m.d.sync += result.eq(value)
-            return result
+            return self._register(m, value, name, shape)
 
-        self._last_channel = register(config.channels - 1, COUNT_WIDTH, "last_channel")
+        # Counters run down to -1
+        count = signed(COUNT_WIDTH + 1)
+        self._channels = register(config.channels - 2, count, "channels")
+        self._rows_after = register(config.stored_rows - 2, count, "rows_after")
+        self._columns_after = register(config.stored_columns - 2, count, "columns_after")
+        self._columns = register(config.columns - 2, count, "columns")
+        self._has_pad = register(config.pad_columns != 0, 1, "has_pad")
+        self._pad_columns = register(config.pad_columns - 2, count, "pad_columns")
         self._last_row = register(config.rows - 1, COUNT_WIDTH, "last_row")
-        self._last_stored_row = register(config.stored_rows - 1, COUNT_WIDTH, "last_stored_row")
-        self._last_stored_column = register(config.stored_columns - 1, COUNT_WIDTH, "last_stored_column")
         self._last_kernel_row = register(config.kernel_rows - 1, signed(10), "last_kernel_row")
         self._last_kernel_column = register(config.kernel_columns - 1, signed(10), "last_kernel_column")
         # The first kernel row and column of the next stored pixel, as this one's last is passed.
@@ -183,157 +160,237 @@ class FrameWriter(wiring.Component):
         # From a pixel's place in a stored pixel to its place in the one right of it; how much lower in the one below.
         right = (config.pixel_words << lane_bits) - config.column_stride_bytes
         self._right = register(right, self._offset_width, "right")
+        self._right_and_on = register(self._right + 1, self._offset_width, "right_and_on")
         self._passed = register(config.kernel_row_bytes - config.row_stride_bytes, self._offset_width, "passed")
         self._end = register(config.end >> self._group_bits, len(self.o_address) + 1, "end")
         self._start = register(config.start >> self._group_bits, len(self.o_address), "start")
 
     def _build_control(self, m: Module) -> None:
-        """Rows, and rows of zeros around them."""
-        config, place, state = self._config, self._place, self._state
-        above = Signal(8)  # rows of zeros before the next row of the frame
-        below = Signal()  # the frame's last row has passed
-        following = Signal(len(self._end), reset_less=True)
-        zeros = Signal()
-        m.d.comb += zeros.eq((above != 0) | below)
-        with m.Switch(state):
-            with m.Case(State.SIZE):
-                # columns * channels, one addition per cycle
-                with m.If(self._channel != config.channels):
-                    m.d.sync += [
-                        self._row_bytes.eq(self._row_bytes + config.columns),
-                        self._channel.eq(self._channel + 1),
-                    ]
-                with m.Else():
-                    m.d.sync += [self._free.eq(config.held_rows), state.eq(State.ROW)]
-            with m.Case(State.ROW):
-                m.d.sync += [above.eq(Mux(place.row == 0, config.pad_rows, 0)), below.eq(0)]
-                with m.If((self._pending != self._free) & self.i_bytes.valid & ~self._hold):
-                    m.d.sync += state.eq(State.LINE)
-            with m.Case(State.LINE, State.BYTE, State.WALK, State.FOLLOW, State.STEP):
-                self._build_line(m, zeros)
-            with m.Case(State.ADVANCE):
-                m.d.sync += [following.eq(place.word + config.row_words), state.eq(State.NEXT)]
-                with m.If(~zeros):
-                    m.d.sync += place.row.eq(place.row + 1)
-                    m.d.sync += below.eq(place.row == self._last_row)
-                with m.Elif(~below):
-                    m.d.sync += above.eq(above - 1)
-            with m.Case(State.NEXT):
-                complete = Signal()
-                done = Signal()
-                m.d.comb += complete.eq(place.complete)
-                with m.If((place.kernel_row == self._last_kernel_row) & ~place.complete):
-                    m.d.comb += complete.eq(place.stored == self._last_stored_row)
-                    m.d.sync += [
-                        place.kernel_row.eq(self._next_kernel_row),
-                        place.offset.eq(place.offset + self._passed),
-                        place.stored.eq(place.stored + 1),
-                        place.complete.eq(complete),
-                        place.word.eq(Mux(following == self._end, self._start, following)),
-                    ]
-                with m.Elif(~place.complete):
-                    m.d.sync += [
-                        place.kernel_row.eq(place.kernel_row + 1),
-                        place.offset.eq(place.offset + config.kernel_row_bytes),
-                    ]
-                m.d.comb += done.eq(Mux(below, complete, self._whole))
-                with m.If(done):
-                    m.d.sync += [self._pending.eq(self._pending + 1), state.eq(State.ROW)]
-                    with m.If(below):
-                        m.d.sync += [
-                            place.row.eq(0),
-                            place.stored.eq(0),
-                            place.complete.eq(0),
-                            place.kernel_row.eq(0),
-                            place.offset.eq(0),
-                        ]
-                with m.Else():
-                    m.d.sync += state.eq(State.LINE)
+        """From state to state. Whatever decides has been a register since the cycle before, at least."""
+        now = self._is
+        configured = Signal()
+        abort = Signal()
+        # Behind a commit nothing has been taken that an abort could mean
+        m.d.sync += abort.eq(self.i_abort & configured & ~self._hold)
+        go = now[State.BYTE] & ~self._row_passed & (self._zero | self.i_bytes.valid)
+        starts = now[State.ROW] & self._has_room & self.i_bytes.valid & ~self._hold
+        walked = now[State.WALK] & self._room & self._walk_ends
+        m.d.sync += self._went.eq(go & ~abort)
+        following = {
+            State.SIZE: now[State.START] | (now[State.SIZE] & ~self._size_ends),
+            State.RESTORE: now[State.SIZE] & self._size_ends,
+            State.PAUSE: now[State.RESTORE] | self._commit | (now[State.NEXT] & self._row_done),
+            State.REST: now[State.PAUSE],
+            State.ROW: now[State.REST] | (now[State.ROW] & ~starts & ~self._commit),
+            State.LINE: starts | (now[State.NEXT] & ~self._row_done),
+            State.TAKEN: go & ~self._inside,
+            State.SETTLE: now[State.LINE] | now[State.TAKEN] | (walked & self._walk_last),
+            State.BYTE: now[State.SETTLE] | (now[State.BYTE] & ~self._row_passed & ~go),
+            State.WALK: (go & self._inside) | (now[State.WALK] & ~walked) | now[State.STEP],
+            State.FOLLOW: walked & ~self._walk_last,
+            State.COMPARE: now[State.FOLLOW],
+            State.STEP: now[State.COMPARE],
+            State.ADVANCE: now[State.BYTE] & self._row_passed,
+            State.PASS: now[State.ADVANCE],
+            State.NEXT: now[State.PASS],
+        }
+        for state, comes in following.items():
+            m.d.sync += now[state].eq(comes & ~abort & ~self.i_configure)
+        with m.If(abort & ~self.i_configure):
+            m.d.sync += now[State.RESTORE].eq(1)
+        m.d.sync += now[State.START].eq(self.i_configure)
+        with m.If(self.i_configure):
+            m.d.sync += [self._config.eq(self.settings), configured.eq(0)]
+        with m.Elif(now[State.RESTORE]):
+            m.d.sync += configured.eq(1)
 
-    def _build_line(self, m: Module, zeros: Signal) -> None:
-        """One row, of the frame or of zeros: its bytes, and for each the places where it is stored."""
-        config, place, state = self._config, self._place, self._state
-        region, left = Signal(Region), Signal(COUNT_WIDTH)
-        column, kernel_column, offset = Signal(COUNT_WIDTH), Signal(signed(10)), Signal(self._offset_width)
-        complete = Signal()  # every stored pixel of the row has its last column
-        walk = self._walk
-        self._whole = Signal()  # the row was one of the frame
-        with m.Switch(state):
-            with m.Case(State.LINE):
-                m.d.sync += [
-                    self._whole.eq(~zeros),
-                    column.eq(0),
-                    kernel_column.eq(0),
-                    offset.eq(0),
-                    complete.eq(0),
-                    self._channel.eq(0),
-                    state.eq(State.BYTE),
-                    region.eq(Mux(config.pad_columns == 0, Region.FRAME, Region.LEFT)),
-                    left.eq(Mux(config.pad_columns == 0, config.columns, config.pad_columns)),
-                ]
-            with m.Case(State.BYTE):
-                zero, passed = Signal(), Signal()
-                m.d.comb += [
-                    zero.eq(~self._whole | (region != Region.FRAME)),
-                    passed.eq((region == Region.RIGHT) & complete),
-                    self.i_bytes.ready.eq(~zero),
-                ]
-                m.d.sync += [
-                    walk.byte.eq(Mux(zero, config.zero.as_unsigned(), self.i_bytes.payload)),
-                    walk.row.eq(place.stored),
-                    walk.word.eq(place.word),
-                    walk.kernel_row.eq(place.kernel_row),
-                    walk.row_offset.eq(place.offset),
-                    walk.column.eq(column),
-                    walk.kernel_column.eq(kernel_column),
-                    walk.offset.eq(offset),
-                ]
-                with m.If(passed):
-                    m.d.sync += state.eq(State.ADVANCE)
-                with m.Elif(zero | self.i_bytes.valid):
-                    with m.If(~place.complete & ~complete & (place.kernel_row >= 0) & (kernel_column >= 0)):
-                        m.d.sync += state.eq(State.WALK)
-                    m.d.sync += [offset.eq(offset + 1), self._channel.eq(self._channel + 1)]
-                    with m.If(self._channel == self._last_channel):
-                        m.d.sync += [self._channel.eq(0), kernel_column.eq(kernel_column + 1), left.eq(left - 1)]
-                        with m.If(left == 1):
-                            m.d.sync += left.eq(config.columns)
-                            m.d.sync += region.eq(Mux(region == Region.LEFT, Region.FRAME, Region.RIGHT))
-                        with m.If(kernel_column == self._last_kernel_column):
-                            m.d.sync += [
-                                kernel_column.eq(self._next_kernel_column),
-                                offset.eq(offset + 1 + self._right),
-                                column.eq(column + 1),
-                                complete.eq(complete | (column == self._last_stored_column)),
-                            ]
-            with m.Case(State.WALK):
-                with m.If(self._room):
-                    m.d.sync += [
-                        walk.column.eq(walk.column + 1),
-                        walk.kernel_column.eq(walk.kernel_column - config.column_stride),
-                        walk.offset.eq(walk.offset + self._right),
-                    ]
-                    with m.If((walk.column == self._last_stored_column) | (walk.kernel_column < config.column_stride)):
-                        last = (walk.row == self._last_stored_row) | (walk.kernel_row < config.row_stride)
-                        m.d.sync += state.eq(Mux(last, State.BYTE, State.FOLLOW))
-            with m.Case(State.FOLLOW):
-                m.d.sync += [walk.following.eq(walk.word + config.row_words), state.eq(State.STEP)]
-            with m.Case(State.STEP):
-                m.d.sync += [
-                    walk.word.eq(Mux(walk.following == self._end, self._start, walk.following)),
-                    walk.row.eq(walk.row + 1),
-                    walk.kernel_row.eq(walk.kernel_row - config.row_stride),
-                    walk.row_offset.eq(walk.row_offset - config.row_stride_bytes),
-                    walk.column.eq(walk.first_column),
-                    walk.kernel_column.eq(walk.first_kernel_column),
-                    walk.offset.eq(walk.first_offset),
-                    state.eq(State.WALK),
-                ]
-        with m.If(state == State.BYTE):
+    def _count_rows(self, m: Module) -> None:
+        """Rows that are free, written, and committed."""
+        now, pending, commit = self._is, self._pending, self._commit
+        free = Signal(ROW_COUNT_WIDTH)  # rows neither committed nor in use
+        change = Signal(signed(ROW_COUNT_WIDTH + 2))  # of them
+        commit_waits = Signal()
+        m.d.comb += [
+            self._hold.eq(commit_waits | self.i_commit),
+            self.o_free_rows.eq(free),
+            self.o_row_bytes.eq(self._row_bytes),
+            self.o_committed.eq(commit),
+            self.o_committed_count.eq(pending),
+        ]
+        m.d.sync += [
+            commit.eq(self._hold & now[State.ROW] & ~self._writing & ~commit),
+            commit_waits.eq(self._hold & ~commit & ~now[State.START]),
+            change.eq(Mux(self.i_release, self.i_release_count, 0) - Mux(commit, pending, 0)),
+            free.eq(free + change),
+        ]
+        with m.If(now[State.START]):
+            m.d.sync += free.eq(0)
+        with m.Elif(now[State.SIZE]):
+            m.d.sync += free.eq(Mux(self._size_ends, self._config.held_rows, 0))
+        with m.If(commit | now[State.RESTORE]):
+            m.d.sync += pending.eq(0)
+        with m.Elif(now[State.NEXT] & self._row_done):
+            m.d.sync += pending.eq(pending + 1)
+        with m.If(commit):
+            m.d.sync += self._good.eq(self._place)
+        with m.Elif(now[State.SIZE]):
             m.d.sync += [
-                walk.first_column.eq(column),
-                walk.first_kernel_column.eq(kernel_column),
-                walk.first_offset.eq(offset),
+                self._good.eq(0),
+                self._good.rows_after.eq(self._rows_after),
+                self._good.word.eq(self._start),
+            ]
+        m.d.comb += self._has_room.eq(self._register(m, pending != free, "has_room"))
+        # columns * channels, one addition per cycle
+        size_left = Signal(signed(COUNT_WIDTH + 1), reset_less=True)
+        m.d.comb += self._size_ends.eq(size_left[-1])
+        with m.If(now[State.START]):
+            m.d.sync += [self._row_bytes.eq(0), size_left.eq(self._config.channels - 1)]
+        with m.Elif(now[State.SIZE] & ~size_left[-1]):
+            m.d.sync += [self._row_bytes.eq(self._row_bytes + self._config.columns), size_left.eq(size_left - 1)]
+
+    def _build_rows(self, m: Module) -> None:
+        """Rows, and rows of zeros around them."""
+        config, place, now = self._config, self._place, self._is
+        self._has_room, self._size_ends, self._row_done = Signal(), Signal(), Signal()
+        above = Signal(8, reset_less=True)  # rows of zeros before the next row of the frame
+        below = Signal(reset_less=True)  # the frame's last row has passed
+        self._whole = Signal(reset_less=True)  # the row is one of the frame
+        first = self._register(m, place.row == 0, "first")
+        last = self._register(m, place.row == self._last_row, "last")
+        zeros = self._register(m, (above != 0) | below, "zeros")
+        with m.If(now[State.REST]):
+            m.d.sync += [above.eq(Mux(first, config.pad_rows, 0)), below.eq(0)]
+        with m.If(now[State.LINE]):
+            m.d.sync += self._whole.eq(~zeros)
+        following = Signal(len(self._end), reset_less=True)
+        with m.If(now[State.ADVANCE]):
+            m.d.sync += following.eq(place.word + config.row_words)
+            with m.If(self._whole):
+                m.d.sync += [place.row.eq(place.row + 1), below.eq(last)]
+            with m.Elif(~below):
+                m.d.sync += above.eq(above - 1)
+        wraps = self._register(m, following == self._end, "wraps")
+        passes = (place.kernel_row == self._last_kernel_row) & ~place.complete
+        passes = self._register(m, passes, "passes")  # the oldest stored row has all of its rows
+        complete = Signal()
+        m.d.comb += [
+            complete.eq(place.complete | (passes & place.rows_after[-1])),
+            self._row_done.eq(self._register(m, Mux(below, complete, self._whole), "row_done")),
+        ]
+        frame_done = self._register(m, below & complete, "frame_done")
+        with m.If(now[State.NEXT]):
+            with m.If(passes):
+                m.d.sync += [
+                    place.kernel_row.eq(self._next_kernel_row),
+                    place.rows_after.eq(place.rows_after - 1),
+                    place.complete.eq(complete),
+                    place.word.eq(Mux(wraps, self._start, following)),
+                ]
+            with m.Elif(~place.complete):
+                m.d.sync += place.kernel_row.eq(place.kernel_row + 1)
+            with m.If(~place.complete):
+                m.d.sync += place.offset.eq(place.offset + Mux(passes, self._passed, config.kernel_row_bytes))
+            with m.If(frame_done):
+                m.d.sync += [
+                    place.row.eq(0),
+                    place.rows_after.eq(self._rows_after),
+                    place.complete.eq(0),
+                    place.kernel_row.eq(0),
+                    place.offset.eq(0),
+                ]
+        with m.If(now[State.RESTORE]):
+            m.d.sync += place.eq(self._good)
+
+    def _build_line(self, m: Module) -> None:
+        """One row, of the frame or of zeros: its bytes."""
+        config, place, now, walk = self._config, self._place, self._is, self._walk
+        region = Signal(Region, reset_less=True)
+        count = signed(COUNT_WIDTH + 1)
+        left, channels, columns_after = (
+            Signal(count, name=name, reset_less=True) for name in ("left", "channels_left", "columns_left")
+        )
+        kernel_column = Signal(signed(10), reset_less=True)
+        offset = Signal(self._offset_width, reset_less=True)
+        complete = Signal(reset_less=True)  # every stored pixel of the row has its last column
+        self._went = Signal()  # a byte has been taken
+        self._zero = self._register(m, ~self._whole | (region != Region.FRAME), "zero")
+        self._row_passed = self._register(m, (region == Region.RIGHT) & complete, "row_passed")
+        self._inside = self._register(
+            m, ~place.complete & ~complete & (place.kernel_row >= 0) & (kernel_column >= 0), "inside_window"
+        )
+        window_ends = self._register(m, kernel_column == self._last_kernel_column, "window_ends")
+        next_offset = self._register(m, offset + 1, "next_offset", self._offset_width)
+        far_offset = self._register(m, offset + self._right_and_on, "far_offset", self._offset_width)
+        m.d.comb += self.i_bytes.ready.eq(now[State.BYTE] & ~self._zero & ~self._row_passed)
+        with m.If(now[State.LINE]):
+            m.d.sync += [
+                columns_after.eq(self._columns_after),
+                kernel_column.eq(0),
+                offset.eq(0),
+                complete.eq(0),
+                channels.eq(self._channels),
+                region.eq(Mux(self._has_pad, Region.LEFT, Region.FRAME)),
+                left.eq(Mux(self._has_pad, self._pad_columns, self._columns)),
+            ]
+        with m.If(self._went):
+            m.d.sync += [offset.eq(next_offset), channels.eq(channels - 1)]
+            with m.If(channels[-1]):
+                m.d.sync += [channels.eq(self._channels), kernel_column.eq(kernel_column + 1), left.eq(left - 1)]
+                with m.If(left[-1]):
+                    m.d.sync += left.eq(self._columns)
+                    m.d.sync += region.eq(Mux(region == Region.LEFT, Region.FRAME, Region.RIGHT))
+                with m.If(window_ends):
+                    m.d.sync += [
+                        kernel_column.eq(self._next_kernel_column),
+                        offset.eq(far_offset),
+                        columns_after.eq(columns_after - 1),
+                        complete.eq(complete | columns_after[-1]),
+                    ]
+        # Where its places begin
+        row_after = self._register(m, place.kernel_row - config.row_stride, "kernel_row_after", signed(11))
+        column_after = self._register(m, kernel_column - config.column_stride, "kernel_column_after", signed(11))
+        with m.If(now[State.BYTE]):
+            m.d.sync += [
+                walk.byte.eq(Mux(self._zero, config.zero.as_unsigned(), self.i_bytes.payload)),
+                walk.rows_after.eq(place.rows_after),
+                walk.word.eq(place.word),
+                walk.kernel_row_after.eq(row_after),
+                walk.row_offset.eq(place.offset),
+                *[
+                    walk[f"{prefix}{name}"].eq(value)
+                    for prefix in ("", "first_")
+                    for name, value in (
+                        ("columns_after", columns_after),
+                        ("kernel_column_after", column_after),
+                        ("offset", offset),
+                    )
+                ],
+            ]
+
+    def _build_walk(self, m: Module) -> None:
+        """The places where a byte is stored, stored row by stored row."""
+        config, walk, now = self._config, self._walk, self._is
+        self._walk_ends, self._walk_last = Signal(), Signal()
+        m.d.comb += [
+            self._walk_ends.eq(walk.columns_after[-1] | walk.kernel_column_after[-1]),
+            self._walk_last.eq(walk.rows_after[-1] | walk.kernel_row_after[-1]),
+        ]
+        with m.If(now[State.WALK] & self._room):
+            m.d.sync += [
+                walk.columns_after.eq(walk.columns_after - 1),
+                walk.kernel_column_after.eq(walk.kernel_column_after - config.column_stride),
+                walk.offset.eq(walk.offset + self._right),
+            ]
+        with m.If(now[State.FOLLOW]):
+            m.d.sync += walk.following.eq(walk.word + config.row_words)
+        wraps = self._register(m, walk.following == self._end, "walk_wraps")
+        with m.If(now[State.STEP]):
+            m.d.sync += [
+                walk.word.eq(Mux(wraps, self._start, walk.following)),
+                walk.rows_after.eq(walk.rows_after - 1),
+                walk.kernel_row_after.eq(walk.kernel_row_after - config.row_stride),
+                walk.row_offset.eq(walk.row_offset - config.row_stride_bytes),
+                *[walk[name].eq(walk[f"first_{name}"]) for name in ("columns_after", "kernel_column_after", "offset")],
             ]
 
     def _build_writes(self, m: Module) -> None:
@@ -343,17 +400,20 @@ class FrameWriter(wiring.Component):
             data.StructLayout(
                 {
                     "byte": 8,
-                    "row": COUNT_WIDTH,
+                    "rows_after": signed(COUNT_WIDTH + 1),
                     "word": word_bits,
                     "following": word_bits + 1,
-                    "kernel_row": signed(10),
+                    "kernel_row_after": signed(11),  # less the stride
                     "row_offset": self._offset_width,
-                    "column": COUNT_WIDTH,
-                    "kernel_column": signed(10),
-                    "offset": self._offset_width,
-                    "first_column": COUNT_WIDTH,
-                    "first_kernel_column": signed(10),
-                    "first_offset": self._offset_width,
+                    **{
+                        f"{prefix}{name}": shape
+                        for prefix in ("", "first_")
+                        for name, shape in (
+                            ("columns_after", signed(COUNT_WIDTH + 1)),
+                            ("kernel_column_after", signed(11)),
+                            ("offset", self._offset_width),
+                        )
+                    },
                 }
             ),
             reset_less=True,
@@ -377,7 +437,7 @@ class FrameWriter(wiring.Component):
         ]
         with m.If(self._room):
             m.d.sync += [
-                started.eq(self._state == State.WALK),
+                started.eq(self._is[State.WALK]),
                 base.eq(Cat(walk.row_offset[:lane_bits], walk.word + walk.row_offset[lane_bits:])),
                 offset.eq(walk.offset),
                 byte.eq(walk.byte),

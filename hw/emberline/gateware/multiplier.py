@@ -106,13 +106,15 @@ class MultiplierPair(wiring.Component):
 
 
 def fabric_product(m: Module, number: Value, factor: Value, *, name: str) -> Value:
-    """``number * factor`` in the fabric, ``ceil_log2(len(number))`` cycles later, where multipliers are worth more.
+    """``number * factor`` in the fabric, ``1 + ceil_log2(len(number))`` cycles later, where multipliers are worth more.
 
     Parameters: ``number``, at least two bits, signed or not: one term for each of its bits; ``factor``, unsigned.
     """
     # A term is worth 2 ** distance of the one before it; a signed number's last is subtracted. The adders leave out
     # the bits in which only one term has any.
-    terms: list[Value] = [Mux(bit, factor, 0) for bit in number]
+    terms: list[Value] = [
+        delayed(m, Mux(bit, factor, 0), 1, name=f"{name}_term_{index}") for index, bit in enumerate(number)
+    ]
     negative, distance, level = number.shape().signed, 1, 0
     while len(terms) > 1:
         level += 1

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from emberline.gateware.structures import delayed
 
-LATENCY = 5
+LATENCY = 7
 """Cycles from the last column of a window to its maximum."""
 
 SETTINGS = data.StructLayout(
@@ -24,9 +24,14 @@ SETTINGS = data.StructLayout(
 )
 
 
-def maximum(a: data.View, b: data.View, lanes_out: int) -> list[Value]:
-    """The larger of two groups, channel by channel."""
-    return [Mux(a[lane] > b[lane], a[lane], b[lane]) for lane in range(lanes_out)]
+def larger_channels(a: data.View, b: data.View) -> Value:
+    """A bit for each channel in which ``a`` is larger: the sign of a difference, a single carry chain."""
+    return Cat(*((b[lane] - a[lane])[-1] for lane in range(a.shape().length)))
+
+
+def choose(bits: Value, a: data.View, b: data.View) -> Value:
+    """``a`` in the channels whose bit is set, ``b`` in the others."""
+    return Cat(*(Mux(bit, a[lane], b[lane]) for lane, bit in enumerate(bits)))
 
 
 class Pooler(wiring.Component):
@@ -113,7 +118,7 @@ class Pooler(wiring.Component):
         )
 
     def _take_maxima(self, m: Module, valid: Value, start: Value, reach: Value) -> None:
-        """Of two columns, then of those and the one before."""
+        """Of two columns, then of those and the one before: compared in one cycle, chosen in the next."""
         lanes_out = self._lanes_out
         lowest = C(-128, signed(8)).as_unsigned().replicate(lanes_out)
 
@@ -129,19 +134,25 @@ class Pooler(wiring.Component):
             m.d.sync += before.eq(group)
         previous = register("previous", Mux(start, lowest, before.as_value()))
         group = register("group_2", group.as_value())
-        pair = register("pair", Cat(*maximum(group, previous, lanes_out)))
+        larger = delayed(m, larger_channels(group, previous), 1, name="larger")
+        previous = register("previous_3", previous.as_value())
+        group = register("group_3", group.as_value())
+        pair = register("pair", choose(larger, group, previous))
         # The pair before this one
-        pair_valid = delayed(m, valid, 2, name="pair_valid")
-        pair_start = delayed(m, start, 2, name="pair_start")
+        pair_valid = delayed(m, valid, 3, name="pair_valid")
+        pair_start = delayed(m, start, 3, name="pair_start")
         pair_before = Signal.like(group, reset_less=True)
         with m.If(pair_valid):
             m.d.sync += pair_before.eq(pair)
         earlier = register("earlier", Mux(pair_start, lowest, pair_before.as_value()))
-        group = register("group_3", group.as_value())
-        two = delayed(m, reach >= 1, 2, name="two")
-        narrow = register("narrow", Mux(two, pair.as_value(), group.as_value()))
         group = register("group_4", group.as_value())
-        three = delayed(m, reach >= 2, 3, name="three")
+        two = delayed(m, reach >= 1, 3, name="two")
+        narrow = register("narrow", Mux(two, pair.as_value(), group.as_value()))
+        group = register("group_5", group.as_value())
         # Three columns are the pair before this one and this one: the pair before spans the two columns before.
-        wide = Cat(*maximum(group, earlier, lanes_out))
-        m.d.comb += self.o_group.as_value().eq(register("given", Mux(three, wide, narrow.as_value())).as_value())
+        three = delayed(m, reach >= 2, 4, name="three")
+        larger = larger_channels(earlier, group) & three.replicate(lanes_out)
+        larger = delayed(m, larger, 1, name="larger_2")
+        narrow = register("narrow_6", Mux(three, group.as_value(), narrow.as_value()))
+        earlier = register("earlier_6", earlier.as_value())
+        m.d.comb += self.o_group.as_value().eq(register("given", choose(larger, earlier, narrow)).as_value())

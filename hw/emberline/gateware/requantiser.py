@@ -72,16 +72,16 @@ class Requantiser(wiring.Component):
             coarse.eq((biased << Cat(C(0, 3), left[3:]))[:SUM_WIDTH].as_signed()),
             shifted.eq((coarse << left_fine)[:SUM_WIDTH].as_signed()),
         ]
-        # Cycles 5 to 13: multiply and shift right
+        # Cycles 5 to 15: multiply and shift right
         m.submodules.rescaler = scale = rescaler.Rescaler(family=self._family)
         m.d.comb += [
             scale.value.eq(shifted),
             scale.multiplier.eq(delayed(m, parameters.multiplier, 3, name="multiplier")),
             scale.shift.eq(delayed(m, parameters.right_shift[:5], 3, name="right")),
         ]
-        # Cycles 14 to 16: saturate, zero point, clamp
+        # Cycles 16 to 20: saturate, zero point, clamp
         # The fields are chosen a cycle before they are used
-        earlier = delayed(m, context, 4 + rescaler.LATENCY - 1, name="zero_context")
+        earlier = delayed(m, context, 4 + rescaler.LATENCY, name="zero_context")
         zero = delayed(m, self.settings[earlier].target_zero, 1, name="zero")
         earlier = delayed(m, earlier, 1, name="clamp_context")
         clamps = Cat(self.settings[earlier].clamp_min, self.settings[earlier].clamp_max)

@@ -17,7 +17,7 @@ _POINTER_FIELDS = tuple(f"residual_{name}" for name in ("pointer", "step", "star
 SETTINGS = data.StructLayout({**structure(ADD, skip=_POINTER_FIELDS).members, "result_zero": signed(8)})
 """What a ROW instruction sets for the addition; ``result_zero`` is its ``target_zero``."""
 
-_PRODUCT_LATENCY = 4
+_PRODUCT_LATENCY = 5
 _SCALE_LATENCY = 1 + _PRODUCT_LATENCY + 1 + 3
 VALUE_LATENCY = _SCALE_LATENCY + 1 + rescaler.LATENCY + rescaler.CLAMP_LATENCY
 """Cycles from a channel's two operands to its sum."""
@@ -37,26 +37,26 @@ def _input_scale(m: Module, value: Value, setting: Callable[[str, int], Value], 
     # Cycle 1
     difference = Signal(signed(9), name=f"{name}_difference", reset_less=True)
     m.d.sync += difference.eq(value - setting(f"{operand}_zero", 0))
-    # Cycles 2 to 5: nine bits are a small tree, and the multipliers are worth more in the lanes
+    # Cycles 2 to 6: nine bits are a small tree, and the multipliers are worth more in the lanes
     product = fabric_product(m, difference, setting(f"{operand}_multiplier", 1), name=f"{name}_product")
-    # Cycle 6
+    # Cycle 7
     scaled = Signal(signed(32), name=f"{name}_scaled", reset_less=True)
     half = Signal(31, name=f"{name}_half", reset_less=True)
     half_negative = Signal(signed(32), name=f"{name}_half_negative", reset_less=True)
-    shift = setting(f"{operand}_shift", 5)
+    shift = setting(f"{operand}_shift", 1 + _PRODUCT_LATENCY)
     m.d.sync += [
         scaled.eq((product + (1 << 10)) >> 11),
         half.eq(rescaler.rounding_half(shift)),
         half_negative.eq(rescaler.rounding_half_negative(shift)),
     ]
-    # Cycles 7 to 9: rounding shift right
+    # Cycles 8 to 10: rounding shift right
     nudged = Signal(signed(33), name=f"{name}_nudged", reset_less=True)
     coarse = Signal(signed(33), name=f"{name}_coarse", reset_less=True)
     fine = Signal(signed(32), name=f"{name}_fine", reset_less=True)
     m.d.sync += [
         nudged.eq(scaled + Mux(scaled[-1], half_negative, half)),
-        coarse.eq(nudged >> Cat(C(0, 3), setting(f"{operand}_shift", 7)[3:])),
-        fine.eq(coarse >> setting(f"{operand}_shift", 8)[:3]),
+        coarse.eq(nudged >> Cat(C(0, 3), setting(f"{operand}_shift", 3 + _PRODUCT_LATENCY)[3:])),
+        fine.eq(coarse >> setting(f"{operand}_shift", 4 + _PRODUCT_LATENCY)[:3]),
     ]
     return fine
 
@@ -162,9 +162,9 @@ class ResidualAdder(wiring.Component):
         return rescaler.saturate_and_clamp(
             m,
             scale.result,
-            setting("sum_zero", stage + 1),
-            setting("sum_min", stage + 2),
-            setting("sum_max", stage + 2),
+            setting("sum_zero", stage + 2),
+            setting("sum_min", stage + 3),
+            setting("sum_max", stage + 3),
             name=name,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -57,8 +57,10 @@ class ResultReader(wiring.Component):
         ignore = Signal()  # the word under way belongs to a read that was started again
 
         asks, more, shifts, valid, loads = Signal(), Signal(), Signal(), Signal(), Signal()
+        # A cycle later, when the word follows
+        shifted, loaded, moves = Signal(), Signal(), Signal()
         byte = Signal(8, reset_less=True)
-        held = Signal.like(word, reset_less=True)
+        arrived, held = (Signal.like(word, name=name, reset_less=True) for name in ("arrived", "held"))
         m.d.sync += more.eq(words_left != 0)
         m.d.comb += [
             self.o_size.eq(config.words << ceil_log2(architecture.lanes_in)),
@@ -69,9 +71,13 @@ class ResultReader(wiring.Component):
         ]
         m.d.sync += [
             asks.eq(more & (bytes_left == 0) & ~requested & ~loads & ~asks),
-            held.eq(self.i_word),
+            arrived.eq(self.i_word),
+            held.eq(arrived),
             loads.eq(self.i_done & ~ignore),
-            shifts.eq((bytes_left != 0) & ~valid & ~shifts),
+            shifts.eq((bytes_left != 0) & ~valid & ~shifts & ~shifted),
+            shifted.eq(shifts),
+            loaded.eq(loads),
+            moves.eq(loads | shifts),
         ]
         with m.If(asks & ~self.i_ready):
             m.d.sync += asks.eq(1)
@@ -82,9 +88,13 @@ class ResultReader(wiring.Component):
         with m.If(self.o_bytes.ready):
             m.d.sync += valid.eq(0)
         with m.If(loads):
-            m.d.sync += [word.eq(held), bytes_left.eq(architecture.lanes_in)]
+            m.d.sync += bytes_left.eq(architecture.lanes_in)
         with m.If(shifts):
-            m.d.sync += [byte.eq(word[:8]), valid.eq(1), word.eq(word >> 8), bytes_left.eq(bytes_left - 1)]
+            m.d.sync += bytes_left.eq(bytes_left - 1)
+        with m.If(moves):
+            m.d.sync += word.eq(Mux(loaded, held, word >> 8))
+        with m.If(shifted):
+            m.d.sync += [byte.eq(word[:8]), valid.eq(1)]
         with m.If(self.i_configure):
             m.d.sync += config.eq(self.settings)
         with m.If(self.i_start):
@@ -96,6 +106,9 @@ class ResultReader(wiring.Component):
                 asks.eq(0),
                 loads.eq(0),
                 shifts.eq(0),
+                shifted.eq(0),
+                loaded.eq(0),
+                moves.eq(0),
                 valid.eq(0),
                 ignore.eq((requested & ~self.i_done) | asks),
             ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Const, Module, Mux, Shape, Signal, Value, signed
+from amaranth.hdl import Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -71,6 +71,10 @@ class Countdown:
     def step(self) -> list:
         return [self._left.eq(self._left - 1)]
 
+    def step_or_load(self, begins: Value, count_less_two: Value) -> list:
+        """A step; begin again where ``begins``, and behind the last one."""
+        return [self._left.eq(Mux(begins | self.last, count_less_two, self._left - 1))]
+
 
 _SETTINGS_COPIES = 4
 """Enables of the settings, so that none has too many of them."""
@@ -89,7 +93,6 @@ class RowIssuer(wiring.Component):
     Members:
         i_settings, i_valid, o_ready: the next ROW; it is taken when both are high. The settings must be there in the
             cycle before ``i_valid`` already.
-        o_next_ready: ``o_ready`` of the next cycle.
         i_context: the context of that ROW, handed on with its taps.
         o_end: a cycle after the last one of a ROW: everything it reads has been decided on.
         o_address: activation word, ``LATENCY`` cycles after the loops reached the tap.
@@ -104,7 +107,6 @@ class RowIssuer(wiring.Component):
                 "i_settings": In(settings_layout(architecture)),
                 "i_valid": In(1),
                 "o_ready": Out(1),
-                "o_next_ready": Out(1),
                 "i_context": In(1),
                 "o_end": Out(1),
                 "o_address": Out(range(architecture.activation_depth_words)),
@@ -144,7 +146,7 @@ class RowIssuer(wiring.Component):
             pixel_end.eq(tap & words.last & taps.last & rows.last),
             column_end.eq(pixel_end & ~leading),
             group_end.eq(column_end & columns.last),
-            end.eq(group_end & groups.last),
+            end.eq(pixel_end & (~leading & columns.last & groups.last)),
         ]
         accept = Signal()
         open_next = self._open(m, accept, end)
@@ -158,24 +160,20 @@ class RowIssuer(wiring.Component):
             idling.eq((begin_pixel & ~row.never_idle) | (idling & ~idle.last)),
             tap.eq((begin_pixel & row.never_idle) | (idling & idle.last) | (tap & ~pixel_end)),
         ]
-        for condition, step, counter, count in (
-            (tap, tap_end, words, row.channel_words),
-            (tap_end, row_end, taps, row.kernel_columns),
-            (row_end, pixel_end, rows, row.kernel_rows),
-            (column_end, group_end, columns, row.columns),
-            (idling, pixel_end, idle, row.idle),
-            (pixel_end, Const(0), lead, row.lead),
+        for condition, counter, count in (
+            (tap, words, row.channel_words),
+            (tap_end, taps, row.kernel_columns),
+            (row_end, rows, row.kernel_rows),
+            (column_end, columns, row.columns),
+            (idling, idle, row.idle),
+            (pixel_end, lead, row.lead),
         ):
-            with m.If(condition):
-                m.d.sync += counter.step()
-            with m.If(step | loading):
-                m.d.sync += counter.load(count)
+            with m.If(condition | loading):
+                m.d.sync += counter.step_or_load(loading, count)
         with m.If(loading):
             m.d.sync += leading.eq(row.leads)
         with m.Elif(pixel_end & lead.last):
             m.d.sync += leading.eq(0)
-        with m.If(group_end):
-            m.d.sync += groups.step()
         with m.If(self.o_ready):
             m.d.sync += parameters.load(settings.parameters)
         with m.Elif(load):
@@ -190,11 +188,6 @@ class RowIssuer(wiring.Component):
             part = slice(index * share, min(len(row_bits), (index + 1) * share))
             with m.If(is_open):
                 m.d.sync += row_bits[part].eq(settings_bits[part])
-        with m.If(self.o_ready):
-            m.d.sync += [
-                self._context.eq(self.i_context),
-                *groups.load(settings.groups),
-            ]
         first = Signal(reset_less=True)
         with m.If(tap):
             m.d.sync += first.eq(0)
@@ -219,6 +212,11 @@ class RowIssuer(wiring.Component):
             "lead_pixel": (loading & row.leads) | (pixel_end & leading & ~lead.last),
         }
         self._events = {name: delayed(m, value, 1, name=name, reset=True) for name, value in events.items()}
+        # Groups are counted a cycle later: none is as short as that.
+        with m.If(self.o_ready):
+            m.d.sync += [self._context.eq(self.i_context), *groups.load(settings.groups)]
+        with m.Elif(self._events["group_end"]):
+            m.d.sync += groups.step()
         m.d.sync += self.o_end.eq(end)
 
     def _open(self, m: Module, accept: Signal, end: Signal) -> Value:
@@ -232,7 +230,6 @@ class RowIssuer(wiring.Component):
         open_next = Signal()
         m.d.comb += [
             self.o_ready.eq(is_open),
-            self.o_next_ready.eq(open_next),
             accept.eq(self.i_valid & is_open),
             open_next.eq(~accept & (is_open | finished)),
         ]

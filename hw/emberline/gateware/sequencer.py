@@ -26,6 +26,10 @@ _OPERANDS = ("source", "target", "residual")
 """The third operand is the residual of an ADD or the copy of a POOL: their pointer fields are the same bits."""
 
 
+_LONG = (Opcode.FRAME, Opcode.RESULT, Opcode.ROW)
+"""Instructions of more than one word."""
+
+
 class State(enum.Enum):
     """What the sequencer does."""
 
@@ -33,15 +37,16 @@ class State(enum.Enum):
     GO = 1
     REQUEST = 2
     WAIT = 3
-    HEAD = 4
-    DECODE = 5
-    EXECUTE = 6
-    BODY = 7
-    APPLY = 8
-    POINTERS = 9
-    READY = 10
-    BEGIN = 11
-    END = 12
+    ARRIVE = 4
+    HEAD = 5
+    DECODE = 6
+    EXECUTE = 7
+    BODY = 8
+    APPLY = 9
+    POINTERS = 10
+    READY = 11
+    BEGIN = 12
+    END = 13
 
 
 class Sequencer(wiring.Component):
@@ -57,7 +62,7 @@ class Sequencer(wiring.Component):
         o_frame, o_frame_configure: a FRAME instruction; o_result, o_result_configure: a RESULT instruction.
         o_row, o_add, o_pool: the ROW, its ADD fields, its POOL fields.
         o_source, o_target, o_third: addresses in groups; the third is the residual's or the copy's.
-        o_row_valid: it may start; i_row_taken: it does; i_next_ready: it could in the next cycle.
+        o_row_valid: it may start; i_row_taken: it does; i_ready: it could.
         i_row_end: the ROW being walked has read its last word; i_row_done: a ROW's last group has been written.
         i_rows, i_rows_count: frame rows have come; o_release, o_release_count: rows that are free again.
         result_release: the result may be overwritten.
@@ -88,7 +93,7 @@ class Sequencer(wiring.Component):
                 "o_third": Out(isa.ADDRESS_WIDTH),
                 "o_row_valid": Out(1),
                 "i_row_taken": In(1),
-                "i_next_ready": In(1),
+                "i_ready": In(1),
                 "i_row_end": In(1),
                 "i_row_done": In(1),
                 "i_rows": In(1),
@@ -137,7 +142,9 @@ class Sequencer(wiring.Component):
             write.data.eq(self.write_data),
             read.addr.eq(self._address),
         ]
-        self._word = memory_output(m, read.data, family=self._architecture.family, name="word")
+        word = memory_output(m, read.data, family=self._architecture.family, name="word")
+        # From there to registers that may be anywhere
+        self._word = delayed(m, word, 1, name="word_on_its_way")
 
     def _pointer_writes(self, m: Module) -> None:
         m.submodules.pointers = pointers = Memory(shape=unsigned(isa.ADDRESS_WIDTH), depth=isa.POINTER_COUNT, init=[])
@@ -175,7 +182,7 @@ class Sequencer(wiring.Component):
         valids = [active & (operand <= last_operand)]
         for stage in range(1, 6):
             operands.append(delayed(m, operands[-1], 1, name=f"operand_{stage}"))
-            valids.append(delayed(m, valids[-1], 1, name=f"operand_valid_{stage}", reset=True))
+            valids.append(delayed(m, valids[-1], 1, name=f"operand_valid_{stage}"))
         # Cycle 1: which pointer
         pointer = delayed(m, field("pointer", operands[0]), 1, name="pointer")
         # Cycle 2: read
@@ -252,14 +259,14 @@ class Sequencer(wiring.Component):
         self._passes_end = Signal()
         fault = Signal(Fault)
 
-        # Words arrive two cycles after their address, one each cycle; each is kept as it comes. What comes behind the
+        # Words arrive three cycles after their address, one each cycle; each is kept as it comes. What comes behind the
         # instruction is kept too, where nobody looks.
         m.d.sync += self._address.eq(self._address + 1)
-        keep: Value = delayed(m, state == State.WAIT, 1, name="keep_0", reset=True)
+        keep: Value = delayed(m, state == State.ARRIVE, 1, name="keep_0")
         for index, kept in enumerate(self._shadow):
             with m.If(keep):
                 m.d.sync += kept.eq(self._word)
-            keep = delayed(m, keep, 1, name=f"keep_{index + 1}", reset=True)
+            keep = delayed(m, keep, 1, name=f"keep_{index + 1}")
 
         with m.Switch(state):
             with m.Case(State.STOPPED):
@@ -276,12 +283,14 @@ class Sequencer(wiring.Component):
             with m.Case(State.REQUEST):
                 m.d.sync += state.eq(State.WAIT)
             with m.Case(State.WAIT):
+                m.d.sync += state.eq(State.ARRIVE)
+            with m.Case(State.ARRIVE):
                 m.d.sync += state.eq(State.HEAD)
             with m.Case(State.HEAD):
                 m.d.sync += state.eq(State.DECODE)
             with m.Case(State.DECODE):
                 m.d.sync += state.eq(State.EXECUTE)
-                with m.If(head[:4].matches(Opcode.FRAME, Opcode.RESULT, Opcode.ROW)):
+                with m.If(head[:4].matches(*_LONG)):
                     m.d.sync += state.eq(State.BODY)
             with m.Case(State.EXECUTE):
                 m.d.sync += [target.eq(following), state.eq(State.GO)]
@@ -369,7 +378,11 @@ class Sequencer(wiring.Component):
             count_less.eq(loop.count - 1),
             following.eq(self._program_counter + 1),
         ]
-        executes = self._state == State.EXECUTE
+        is_depth, is_inner = (Signal(isa.LOOP_DEPTH, name=name, reset_less=True) for name in ("is_depth", "is_inner"))
+        executes = Signal()  # NEXT and LOOP, as any instruction of one word
+        m.d.sync += executes.eq((self._state == State.DECODE) & ~self._shadow[0][:4].matches(*_LONG))
+        m.d.sync += [is_depth[index].eq(depth == index) for index in range(isa.LOOP_DEPTH)]
+        m.d.sync += [is_inner[index].eq(inner == index) for index in range(isa.LOOP_DEPTH)]
         opens = executes & self._kinds[Opcode.LOOP]
         repeats = executes & self._kinds[Opcode.NEXT]
         with m.If((opens & full) | (repeats & empty)):
@@ -381,19 +394,22 @@ class Sequencer(wiring.Component):
         with m.If(repeats & ~ends):
             m.d.sync += self._target.eq(start)
         for index in range(isa.LOOP_DEPTH):
-            with m.If(opens & (depth == index)):
+            with m.If(opens & is_depth[index]):
                 m.d.sync += [starts[index].eq(following), lefts[index].eq(count_less)]
-            with m.If(repeats & (inner == index)):
+            with m.If(repeats & is_inner[index]):
                 m.d.sync += lefts[index].eq(less)
 
     def _count_cycles(self, m: Module) -> None:
         cycles, stalls = Signal(32, reset_less=True), Signal(32, reset_less=True)
+        blocked = delayed(
+            m, (self._state == State.READY) & self._free & ~self._link_ready, 1, name="blocked", reset=True
+        )
         begins, ends, stalled = (
             delayed(m, value, 1, name=name, reset=True)
             for value, name in (
                 (self._passes_begin, "begins"),
                 (self._passes_end, "ends"),
-                ((self._state == State.READY) & self._free & self.i_next_ready & ~self._link_ready, "stalled"),
+                (blocked & self.i_ready, "stalled"),
             )
         )
         m.d.sync += [cycles.eq(cycles + 1), stalls.eq(stalls + stalled)]

@@ -10,18 +10,21 @@ WIDTH = 18
 def instance(a: Value, b: Value, product: Value) -> Instance:
     """One ``MULT18X18D`` with its input, pipeline and output registers in the ``sync`` domain.
 
-    ``a``, ``b``: signed, at most 18 bits; ``product``: driven with ``a * b`` after three cycles.
+    ``a``, ``b``: signed, at most 18 bits; ``product``: driven with ``a * b`` after three cycles. The factors lie at the
+    upper ends of the ports: zeros below them cost no wires, sign bits above them would.
     """
     ports: dict[str, object] = {}
     for port, value in (("A", a), ("B", b)):
-        sign = value[-1]
+        unused = WIDTH - len(value)
         for bit in range(WIDTH):
-            ports[f"i_{port}{bit}"] = value[bit] if bit < len(value) else sign
+            ports[f"i_{port}{bit}"] = Const(0) if bit < unused else value[bit - unused]
     for bit in range(WIDTH):
         ports[f"i_C{bit}"] = Const(0)
-    unused = Signal(2 * WIDTH - len(product)) if len(product) < 2 * WIDTH else None
+    low = 2 * WIDTH - len(a) - len(b)
+    others = Signal(2 * WIDTH - len(product)) if len(product) < 2 * WIDTH else None
     for bit in range(2 * WIDTH):
-        ports[f"o_P{bit}"] = product[bit] if bit < len(product) else unused[bit - len(product)]
+        inside = low <= bit < low + len(product)
+        ports[f"o_P{bit}"] = product[bit - low] if inside else others[bit if bit < low else bit - len(product)]
     return Instance(
         "MULT18X18D",
         p_REG_INPUTA_CLK="CLK0",

@@ -42,7 +42,7 @@ class Command(wiring.Component):
         header_error, line_error: strobes to be counted.
         core: the accelerator.
 
-    Eleven cycles from the end of a request to its response, ``SETTLE_CYCLES`` more if it had an effect on the machine.
+    Thirteen cycles from the end of a request to its response, ``SETTLE_CYCLES`` more if it had an effect.
     Nothing on ``core`` can block it, save a result that is announced and not delivered.
     """
 
@@ -85,6 +85,9 @@ class Command(wiring.Component):
         self._respond(m, responder, code)
         strobes = ("start", "clear", "frame_commit", "frame_abort", "result_release")
         m.d.sync += [getattr(self.core, name).eq(0) for name in strobes]
+        self._wrote = Signal()
+        m.d.sync += self._wrote.eq(0)
+        self._follow(m)
 
         with m.FSM():
             with m.State("IDLE"):
@@ -93,6 +96,8 @@ class Command(wiring.Component):
                 with m.If(self.i_header.valid):
                     m.next = "COMPARE"
             with m.State("COMPARE"):
+                m.next = "MEASURE"
+            with m.State("MEASURE"):
                 m.next = "CHECK"
             with m.State("CHECK"):
                 m.d.sync += code.eq(checked)
@@ -108,7 +113,9 @@ class Command(wiring.Component):
                 with m.If(self.i_end.valid & ~self.i_payload.valid & ~rows.busy):
                     m.d.comb += self.i_end.ready.eq(1)
                     m.d.sync += [end.eq(self.i_end.payload), self._payload_open.eq(0)]
-                    m.next = "JUDGE"
+                    m.next = "WEIGH"
+            with m.State("WEIGH"):
+                m.next = "JUDGE"
             with m.State("JUDGE"):
                 m.d.sync += code.eq(judged)
                 m.next = "VERDICT"
@@ -134,7 +141,7 @@ class Command(wiring.Component):
         return m
 
     def _check(self, m: Module) -> Value:
-        """The code as far as the header decides it; the facts it rests on are registered in state COMPARE."""
+        """The code as far as the header decides it; it rests on registers that have settled in COMPARE and MEASURE."""
         header, core, architecture = self._header, self.core, self._architecture
         last_valid, self._remember, self._forget = Signal(), Signal(), Signal()
         last_type, last_sequence = Signal.like(header.type), Signal.like(header.sequence)
@@ -145,7 +152,11 @@ class Command(wiring.Component):
         empty, whole_words, in_step, stopped_by_fault = Signal(), Signal(), Signal(), Signal()
         words_end = Signal(len(header.argument) + 1)
         newest_frame = Signal(16)
+        running, no_result, other_version = Signal(), Signal(), Signal()
         m.d.sync += [
+            running.eq(core.running),
+            no_result.eq(~core.result_valid | (header.argument != newest_frame)),
+            other_version.eq(header.version != PROTOCOL_VERSION),
             self._duplicate.eq(last_valid & (last_type == header.type) & (last_sequence == header.sequence)),
             empty.eq(header.length == 0),
             whole_words.eq((header.length % WORD_BYTES == 0) & (header.length != 0)),
@@ -158,45 +169,46 @@ class Command(wiring.Component):
 
         def unless(*conditions: tuple[Value, ResponseCode]) -> None:
             """The first condition that holds decides."""
+            m.d.comb += code.eq(ResponseCode.OK)
             for condition, refusal in reversed(conditions):
                 with m.If(condition):
                     m.d.comb += code.eq(refusal)
 
         is_new = ~self._duplicate
-        no_result = ~core.result_valid | (header.argument != newest_frame)
-        with m.Switch(header.type):
-            for request, depth in (
-                (RequestType.WRITE_PROGRAM, architecture.program_depth_words),
-                (RequestType.WRITE_WEIGHTS, architecture.weight_bytes // CHUNK_BYTES),
-            ):
-                with m.Case(request):
-                    unless(
-                        (~whole_words, ResponseCode.BAD_LENGTH),
-                        (core.running, ResponseCode.RUNNING),
-                        (words_end > depth, ResponseCode.BAD_ADDRESS),
-                    )
-            with m.Case(RequestType.FRAME_ROWS):
+        types = self._types
+        m.d.comb += code.eq(ResponseCode.UNKNOWN_TYPE)
+        for request, depth in (
+            (RequestType.WRITE_PROGRAM, architecture.program_depth_words),
+            (RequestType.WRITE_WEIGHTS, architecture.weight_bytes // CHUNK_BYTES),
+        ):
+            beyond = Signal(name=f"beyond_{request.name.lower()}")
+            m.d.sync += beyond.eq(words_end > depth)
+            with m.If(types[request]):
                 unless(
-                    (empty, ResponseCode.BAD_LENGTH),
-                    (is_new & stopped_by_fault, ResponseCode.FAULTED),
-                    (is_new & ~core.running, ResponseCode.NOT_RUNNING),
-                    (is_new & ~in_step, ResponseCode.OUT_OF_STEP),
+                    (~whole_words, ResponseCode.BAD_LENGTH),
+                    (running, ResponseCode.RUNNING),
+                    (beyond, ResponseCode.BAD_ADDRESS),
                 )
-            with m.Case(RequestType.START):
-                unless(
-                    (~empty, ResponseCode.BAD_LENGTH),
-                    (is_new & stopped_by_fault, ResponseCode.FAULTED),
-                    (is_new & core.running, ResponseCode.RUNNING),
-                )
-            with m.Case(RequestType.READ_RESULT):
-                unless((~empty, ResponseCode.BAD_LENGTH), (no_result, ResponseCode.NO_RESULT))
-            with m.Case(RequestType.RELEASE_RESULT):
-                unless((~empty, ResponseCode.BAD_LENGTH), (is_new & no_result, ResponseCode.NO_RESULT))
-            with m.Case(RequestType.IDENTITY, RequestType.STATUS, RequestType.RESET):
-                unless((~empty, ResponseCode.BAD_LENGTH))
-            with m.Default():
-                m.d.comb += code.eq(ResponseCode.UNKNOWN_TYPE)
-        with m.If(header.version != PROTOCOL_VERSION):
+        with m.If(types[RequestType.FRAME_ROWS]):
+            unless(
+                (empty, ResponseCode.BAD_LENGTH),
+                (is_new & stopped_by_fault, ResponseCode.FAULTED),
+                (is_new & ~running, ResponseCode.NOT_RUNNING),
+                (is_new & ~in_step, ResponseCode.OUT_OF_STEP),
+            )
+        with m.If(types[RequestType.START]):
+            unless(
+                (~empty, ResponseCode.BAD_LENGTH),
+                (is_new & stopped_by_fault, ResponseCode.FAULTED),
+                (is_new & running, ResponseCode.RUNNING),
+            )
+        with m.If(types[RequestType.READ_RESULT]):
+            unless((~empty, ResponseCode.BAD_LENGTH), (no_result, ResponseCode.NO_RESULT))
+        with m.If(types[RequestType.RELEASE_RESULT]):
+            unless((~empty, ResponseCode.BAD_LENGTH), (is_new & no_result, ResponseCode.NO_RESULT))
+        with m.If(types[RequestType.IDENTITY] | types[RequestType.STATUS] | types[RequestType.RESET]):
+            unless((~empty, ResponseCode.BAD_LENGTH))
+        with m.If(other_version):
             m.d.comb += code.eq(ResponseCode.BAD_VERSION)
         return code
 
@@ -236,17 +248,24 @@ class Command(wiring.Component):
         return rows
 
     def _judge(self, m: Module, code: Signal, end: Signal, rows: RowWriter) -> Value:
-        """The code once the payload has ended."""
+        """The code once the payload has ended; it rests on registers that have settled in state WEIGH."""
         judged = Signal.like(code, name="judged")
+        faulted, stopped, full, differs = (Signal(name=name) for name in ("faulted", "stopped", "full", "differs"))
+        m.d.sync += [
+            faulted.eq(self.core.fault != 0),
+            stopped.eq(~self.core.running),
+            full.eq(rows.overflow),
+            differs.eq(rows.partial | (rows.rows != self._rows.rows)),
+        ]
         m.d.comb += judged.eq(code)
         with m.If(self._routes[RequestType.FRAME_ROWS]):
-            with m.If(self.core.fault != 0):
+            with m.If(faulted):
                 m.d.comb += judged.eq(ResponseCode.FAULTED)
-            with m.Elif(~self.core.running):
+            with m.Elif(stopped):
                 m.d.comb += judged.eq(ResponseCode.NOT_RUNNING)
-            with m.Elif(rows.overflow):
+            with m.Elif(full):
                 m.d.comb += judged.eq(ResponseCode.NO_ROOM)
-            with m.Elif(rows.partial | (rows.rows != self._rows.rows)):
+            with m.Elif(differs):
                 m.d.comb += judged.eq(ResponseCode.BAD_ROWS)
         with m.If(end == PacketEnd.DAMAGED):
             m.d.comb += judged.eq(ResponseCode.DAMAGED)
@@ -257,8 +276,8 @@ class Command(wiring.Component):
         return judged
 
     def _execute(self, m: Module) -> None:
-        """State EXECUTE: the strobes, registered, and what the link itself remembers."""
-        core, header, types, fine = self.core, self._header, self._types, self._fine
+        """State EXECUTE: the strobes, registered."""
+        core, types, fine = self.core, self._types, self._fine
         m.d.comb += [self._remember.eq(fine), self._forget.eq(~fine & ~self._duplicate)]
         with m.If(self._accepted):
             m.d.sync += [
@@ -267,17 +286,21 @@ class Command(wiring.Component):
                 core.frame_abort.eq(types[RequestType.FRAME_ROWS] & ~fine),
                 core.result_release.eq(types[RequestType.RELEASE_RESULT] & fine),
                 core.clear.eq(types[RequestType.RESET] & fine),
+                self._wrote.eq(types[RequestType.WRITE_PROGRAM] | types[RequestType.WRITE_WEIGHTS]),
             ]
-        with m.If(self._accepted & fine):
-            with m.If(types[RequestType.START]):
-                m.d.sync += [self._program_id.eq(header.argument), self._rows_entered.eq(0)]
-            with m.If(types[RequestType.FRAME_ROWS]):
-                m.d.sync += self._rows_entered.eq(self._rows_entered + self._rows.rows)
-            with m.If(types[RequestType.RESET]):
-                m.d.sync += [self._program_id.eq(0), self._rows_entered.eq(0)]
+
+    def _follow(self, m: Module) -> None:
+        """What the link itself remembers follows the strobes a cycle later."""
+        core, header = self.core, self._header
+        with m.If(core.start):
+            m.d.sync += self._program_id.eq(header.argument)
         # The identity speaks for the memories' contents, and even a damaged write has changed them.
-        with m.If(self._accepted & (types[RequestType.WRITE_PROGRAM] | types[RequestType.WRITE_WEIGHTS])):
+        with m.If(core.clear | self._wrote):
             m.d.sync += self._program_id.eq(0)
+        with m.If(core.frame_commit):
+            m.d.sync += self._rows_entered.eq(self._rows_entered + self._rows.rows)
+        with m.If(core.start | core.clear):
+            m.d.sync += self._rows_entered.eq(0)
 
     def _respond(self, m: Module, responder: Responder, code: Signal) -> None:
         core, header, status = self.core, self._header, responder.status

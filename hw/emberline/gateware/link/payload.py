@@ -63,7 +63,7 @@ class RowWriter(wiring.Component):
         overflow: bytes were dropped because there was no room.
         busy: a byte waits on ``o``.
 
-    Throughput one byte in each cycle; honours back-pressure.
+    Throughput one byte in two cycles; honours back-pressure.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class RowWriter(wiring.Component):
         left = Signal(signed(len(self.row_bytes) + 1))  # less two
         accepted = Signal()
         m.d.comb += [
-            self.i.ready.eq(~self.o.valid | self.o.ready),
+            self.i.ready.eq(~self.o.valid),
             accepted.eq(self.i.valid & self.i.ready),
             self.busy.eq(self.o.valid),
         ]
