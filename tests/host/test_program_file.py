@@ -25,7 +25,7 @@ from emberline.errors import ProgramError
 from emberline.model.graph import Graph
 
 MACHINE = Architecture("test", 8, 4, activation_depth_words=2048, weight_depth_words=1024)
-PREFIX_BYTES = 24
+PREFIX_BYTES = 28
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +52,12 @@ def data(program: Program) -> bytes:
 def sealed(header: object, code: bytes, weights: bytes, version: int = FORMAT_VERSION) -> bytes:
     """A file with any contents and a good checksum."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    body = MAGIC + struct.pack("<IIII", version, len(text), len(code), len(weights)) + text + code + weights
+    body = MAGIC + struct.pack("<5I", version, len(text), len(code), len(weights), 0) + text + code + weights
     return body + hashlib.sha256(body).digest()
 
 
 def sections(data: bytes) -> tuple[dict, bytes, bytes]:
-    lengths = struct.unpack_from("<III", data, 12)
+    lengths = struct.unpack_from("<4I", data, 12)
     ends = np.cumsum([PREFIX_BYTES, *lengths])
     return json.loads(data[ends[0] : ends[1]]), data[ends[1] : ends[2]], data[ends[2] : ends[3]]
 

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from random_graphs import ARRANGING, BLOCKS, Limits, graphs, random_frames
 
 from emberline.arch.architecture import Architecture
-from emberline.compiler.compile import compile_graph, plan_network, plan_places
+from emberline.compiler.compile import compile_graph, plan_places
 from emberline.compiler.cuts import cut_channels
 from emberline.compiler.legalise import legalise
 from emberline.compiler.lower import lower
 from emberline.compiler.rows import RowOperation, StepRows, Storage
 from emberline.compiler.schedule.groups import Interleaving, interleave
 from emberline.compiler.schedule.rings import row_lives, rows_read, rows_written
-from emberline.compiler.schedule.supply import Supply, stalled_cycles, weight_bytes
 from emberline.errors import CompileError
 from emberline.model.emulator import Emulator
 from emberline.model.graph import Graph
@@ -171,28 +170,3 @@ def test_a_map_that_is_only_averaged_is_computed_in_pieces() -> None:
     frame = random_frames(np.random.default_rng(0), graph, 1)
     (name, values), *_ = emulator.run(frame[0]).maps.items()
     np.testing.assert_array_equal(values, run(graph, frame, keep=True)[name][0])
-
-
-def test_weights_that_do_not_stay_are_fetched_once() -> None:
-    graph = fire_stack()
-    machine = replace(MACHINE, activation_depth_words=640)
-    supply = Supply(6144, 1.0)
-    plan = plan_network(graph, machine, supply)
-    stored = sum(weight_bytes(step, machine) for step in plan.rows)
-    stages = plan.schedule.stages
-    assert stored > supply.bytes_available
-    assert sum(stage.fetched_bytes for stage in stages) == stored
-    assert max(stage.weight_bytes for stage in stages) <= supply.bytes_available
-    assert [stage.first for stage in stages] == [0, *(stage.end for stage in stages[:-1])]
-    slow = stalled_cycles(stages, replace(supply, bytes_per_cycle=0.01))
-    assert slow == pytest.approx(stored / 0.01 - sum(stage.cycles for stage in stages), rel=0.01)
-    assert stalled_cycles(stages, Supply(1 << 20, 1000.0)) == 0
-
-
-def test_weights_of_a_group_that_do_not_fit_are_fetched_for_every_band() -> None:
-    machine, supply = replace(MACHINE, activation_depth_words=640), Supply(4096, 1.0)
-    stages = plan_network(fire_stack(), machine, supply).schedule.stages
-    (banded,) = (stage for stage in stages if stage.fetched_bytes > stage.weight_bytes)
-    assert (banded.end - banded.first, banded.how) == (3, "4 rows at a time")
-    assert banded.fetched_bytes == -(-11 // 4) * (576 + 2880 + 768)
-    assert banded.weight_bytes == 2880 + 768

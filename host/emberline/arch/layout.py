@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 WORD_WIDTH = 32
 """Bits in one word of a program or a packet field."""
@@ -42,11 +43,11 @@ class Layout:
         if len(set(names)) != len(names):
             raise ValueError(f"layout {self.name} has a field name twice: {names}")
 
-    @property
+    @cached_property
     def width(self) -> int:
         return sum(field.width for field in self.fields)
 
-    @property
+    @cached_property
     def word_count(self) -> int:
         return -(-self.width // WORD_WIDTH)
 

@@ -4,10 +4,11 @@ A ``.ember`` file is little endian::
 
     8 bytes   magic "EMBER\\r\\n\\x1a"
     u32       format version
-    u32 x 3   bytes of the header, of the instructions, of the weights
-    header    UTF-8 JSON: everything of ``Program`` but the next two
+    u32 x 4   bytes of the header, of the instructions, of the weights, of the flash's contents
+    header    UTF-8 JSON: everything of ``Program`` but the next three
     words     instructions, 32 bit each
     bytes     weight image: words in order, in a word lane by lane, ``lanes_in`` bytes each
+    bytes     compressed weights that are fetched from the flash
     32 bytes  SHA-256 of everything before
 """
 
@@ -26,15 +27,17 @@ from typing import Any
 
 from emberline.arch.architecture import PROGRAM_FIELDS, Architecture
 from emberline.arch.isa import Opcode
-from emberline.arch.listing import Instruction, decode, validate
+from emberline.arch.listing import Instruction, decode, unroll, validate
 from emberline.arch.records import from_json, to_json
 from emberline.arch.timing import Spent
 from emberline.errors import ProgramError
 
 MAGIC = b"EMBER\r\n\x1a"
-FORMAT_VERSION = 2
-_PREFIX = struct.Struct("<8sIIII")
+FORMAT_VERSION = 3
+_PREFIX = struct.Struct("<8sIIIII")
 _DIGEST_BYTES = 32
+_SECTIONS = ("instructions", "weights", "stream")
+"""What is not in the header."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class LayerReport:
     """A row of the table that the compiler prints: ``cycles`` are predicted, bytes are weight memory.
 
     ``spent``: where the cycles go; its total is ``cycles``. ``rows``: the word addresses of its ROWs.
+    ``stored_bytes``: what is fetched from the flash for it.
     """
 
     name: str
@@ -111,6 +115,7 @@ class LayerReport:
     weight_bytes: int
     spent: Spent = field(default_factory=Spent)
     rows: tuple[int, ...] = ()
+    stored_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,7 @@ class Program:
         layers, memory: for people.
         instructions: 32-bit words.
         weights: the weight image from word 0.
+        stream: compressed weights, which lie in the flash from byte ``stream_offset`` on.
         labels: class names, if the network is a classifier.
         preprocessing: how photographs become frames; free-form.
     """
@@ -157,6 +163,8 @@ class Program:
     memory: tuple[Region, ...]
     instructions: tuple[int, ...]
     weights: bytes
+    stream: bytes = b""
+    stream_offset: int = 0
     labels: tuple[str, ...] = ()
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
@@ -165,6 +173,12 @@ class Program:
         """Bytes of one result on the link."""
         words = next(each.fields["words"] for each in decode(self.instructions) if each.opcode is Opcode.RESULT)
         return words * self.architecture.lanes_in
+
+    @cached_property
+    def fetched_bytes(self) -> int:
+        """Bytes that one frame reads from the flash."""
+        executed = unroll(decode(self.instructions))
+        return sum(each.fields["length"] for each in executed if each.opcode is Opcode.LOAD)
 
     @property
     def macs(self) -> int:
@@ -195,12 +209,12 @@ class Program:
 
     def to_bytes(self) -> bytes:
         """The file's contents."""
-        header = {name: value for name, value in to_json(self).items() if name not in ("instructions", "weights")}
+        header = {name: value for name, value in to_json(self).items() if name not in _SECTIONS}
         header["fingerprint"] = self.architecture.fingerprint
         text = json.dumps(header, sort_keys=True, allow_nan=False).encode()
         code = struct.pack(f"<{len(self.instructions)}I", *self.instructions)
-        prefix = _PREFIX.pack(MAGIC, FORMAT_VERSION, len(text), len(code), len(self.weights))
-        body = prefix + text + code + self.weights
+        sections = (text, code, self.weights, self.stream)
+        body = b"".join([_PREFIX.pack(MAGIC, FORMAT_VERSION, *map(len, sections)), *sections])
         return body + hashlib.sha256(body).digest()
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -231,14 +245,14 @@ class Program:
 
 
 def _parse(data: bytes) -> Program:
-    header, code, weights = _sections(data)
+    header, code, weights, stream = _sections(data)
     try:
         entries = json.loads(header)
         fingerprint = entries.pop("fingerprint")
         entries["instructions"] = list(struct.unpack(f"<{len(code) // 4}I", code))
-        entries["weights"] = ""
+        entries["weights"] = entries["stream"] = ""
         hints = {name: entries[name] for name in entries}
-        program = from_json(_TextProgram, hints, "header").finish(weights)
+        program = from_json(_TextProgram, hints, "header").finish(weights, stream)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ProgramError(f"the header is damaged: {error}") from None
     if program.architecture.fingerprint != fingerprint:
@@ -248,8 +262,8 @@ def _parse(data: bytes) -> Program:
     return program
 
 
-def _sections(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """Header, instructions and weights, after checking magic, version, lengths and checksum."""
+def _sections(data: bytes) -> list[bytes]:
+    """Header, instructions, weights and the flash's contents, after checking magic, version, lengths and checksum."""
     if len(data) < _PREFIX.size or data[: len(MAGIC)] != MAGIC:
         kind = "is empty" if not data else "is not an Emberline program (its first bytes differ)"
         raise ProgramError(f"the file {kind}")
@@ -264,9 +278,8 @@ def _sections(data: bytes) -> tuple[bytes, bytes, bytes]:
         raise ProgramError("the checksum is wrong: the file is damaged")
     if lengths[1] % 4:
         raise ProgramError(f"{lengths[1]} bytes of instructions are not whole words")
-    starts = [_PREFIX.size, _PREFIX.size + lengths[0], _PREFIX.size + lengths[0] + lengths[1]]
-    header, code, weights = (data[start : start + length] for start, length in zip(starts, lengths, strict=True))
-    return header, code, weights
+    starts = [_PREFIX.size + sum(lengths[:index]) for index in range(len(lengths))]
+    return [data[start : start + length] for start, length in zip(starts, lengths, strict=True)]
 
 
 def _check_sizes(program: Program) -> None:
@@ -274,6 +287,11 @@ def _check_sizes(program: Program) -> None:
     architecture = program.architecture
     if len(program.weights) % architecture.multipliers or len(program.weights) > architecture.weight_bytes:
         raise ProgramError(f"{len(program.weights)} bytes of weights are not whole words or do not fit the machine")
+    first, last = program.stream_offset, program.stream_offset + len(program.stream)
+    for load in (each for each in program.listing() if each.opcode is Opcode.LOAD):
+        source = load.fields["source"]
+        if source < first or source + load.fields["length"] > last:
+            raise ProgramError(f"word {load.address}: LOAD fetches what is not in the program's {last - first} bytes")
     packed = program.input
     if min(*packed.map.shape, packed.pixel_bytes - packed.map.channels + 1) < 1:
         raise ProgramError(f"input '{packed.map.name}' has an impossible shape {packed.map.shape}")
@@ -301,7 +319,7 @@ def _check_sizes(program: Program) -> None:
 
 @dataclass(frozen=True)
 class _TextProgram:
-    """The header's view of ``Program``: the same entries, weights left out."""
+    """The header's view of ``Program``: the same entries, bytes left out."""
 
     network: str
     architecture: Architecture
@@ -314,9 +332,11 @@ class _TextProgram:
     memory: tuple[Region, ...]
     instructions: tuple[int, ...]
     weights: str
+    stream: str
+    stream_offset: int
     labels: tuple[str, ...]
     preprocessing: dict[str, Any]
 
-    def finish(self, weights: bytes) -> Program:
+    def finish(self, weights: bytes, stream: bytes) -> Program:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return Program(**{**values, "weights": weights})
+        return Program(**{**values, "weights": weights, "stream": stream})

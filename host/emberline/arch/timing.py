@@ -315,6 +315,12 @@ class FrameClock:
         self._walked = -1  # last tap of the ROW before
         self._complete: list[int] = []  # of every LOAD
 
+    @property
+    def queue_has_room(self) -> bool:
+        """Whether a LOAD that comes now is queued at once."""
+        last = self._request + HEAD_CYCLES + isa.LOAD.word_count - 1
+        return len(self._complete) < isa.LOAD_QUEUE or self._complete[-isa.LOAD_QUEUE] < last
+
     def load(self, load: Mapping[str, int]) -> None:
         """A LOAD."""
         queued = self._request + HEAD_CYCLES + isa.LOAD.word_count - 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +13,9 @@ from emberline.cli import console
 from emberline.errors import EmberlineError
 
 if TYPE_CHECKING:
+    from emberline.arch.architecture import Architecture
     from emberline.arch.program import Program
+    from emberline.compiler.compile import WeightPlace
 
 
 def register(app: typer.Typer) -> None:
@@ -27,19 +31,31 @@ def compile_model(
     split: Annotated[
         str | None, typer.Option(metavar="A:W", help="With --plan: KiB of activations and weights instead.")
     ] = None,
-    weights_per_cycle: Annotated[float, typer.Option(help="With --plan: bytes that weights arrive at.")] = 1.0,
+    weights: Annotated[str, typer.Option(help="resident, flash, or auto: in the machine if they fit.")] = "auto",
+    flash_rate: Annotated[float | None, typer.Option(help="MB/s of the flash, of another machine then.")] = None,
+    flash_image: Annotated[Path | None, typer.Option(help="Write what the flash must hold to this file.")] = None,
+    flash_offset: Annotated[str, typer.Option(help="Where in the flash that lies.")] = "0x400000",
 ) -> None:
     from emberline.cli.networks import find_architecture, load_network
     from emberline.cli.report import compile_report
 
+    architecture, place = find_architecture(arch), _weight_place(weights)
+    if flash_rate is not None:
+        architecture = with_flash(architecture, flash_rate)
     if plan:
-        show_plan(model, arch, split, weights_per_cycle, as_json)
+        show_plan(model, architecture, split, place, as_json)
         return
     network = load_network(model)
     network.need_graph("compiling")
-    program = network.compile(find_architecture(arch))
+    program = network.compile(architecture, place, _flash_offset(flash_offset))
     if output is not None:
         program.save(output)
+    if flash_image is not None:
+        if not program.stream:
+            raise EmberlineError(
+                f"--flash-image: all weights of '{program.network}' are in the machine, none in the flash"
+            )
+        flash_image.write_bytes(program.stream)
     report = compile_report(program, None if output is None else str(output))
     if as_json:
         console.print_json(report)
@@ -47,20 +63,46 @@ def compile_model(
         print_report(report, program)
 
 
-def show_plan(model: str, arch: str, split: str | None, weights_per_cycle: float, as_json: bool) -> None:
+def with_flash(architecture: Architecture, rate: float) -> Architecture:
+    """The machine with a flash that gives so many megabytes a second, not more."""
+    cycles = ceil(4 * architecture.clock_hz / (rate * 1e6)) if rate > 0 else 0
+    if not 1 <= cycles <= 1024:
+        raise EmberlineError(f"--flash-rate of {rate:g} MB/s is impossible at {architecture.clock_hz / 1e6:g} MHz")
+    return replace(architecture, weight_word_cycles=cycles)
+
+
+def _weight_place(text: str) -> WeightPlace:
+    from emberline.compiler.compile import WeightPlace
+
+    try:
+        return WeightPlace(text)
+    except ValueError:
+        raise EmberlineError(
+            f"--weights is one of {', '.join(each.value for each in WeightPlace)}, not '{text}'"
+        ) from None
+
+
+def _flash_offset(text: str) -> int:
+    try:
+        offset = int(text, 0)
+    except ValueError:
+        offset = -1
+    if offset % 4096 or not 0 <= offset < 1 << 24:
+        raise EmberlineError(f"--flash-offset is a multiple of 4096 below 16 MiB, as in 0x400000, not '{text}'")
+    return offset
+
+
+def show_plan(model: str, architecture: Architecture, split: str | None, weights: WeightPlace, as_json: bool) -> None:
     """A float network is planned as what it becomes, as `emberline inspect` shows it."""
     from emberline.cli.float_network import is_float
     from emberline.cli.inspect import float_graph
-    from emberline.cli.networks import find_architecture, load_network
+    from emberline.cli.networks import load_network
     from emberline.cli.plan import plan_report, print_plan, with_split
 
-    if weights_per_cycle <= 0:
-        raise EmberlineError(f"--weights-per-cycle must be positive, not {weights_per_cycle}")
-    architecture = find_architecture(arch)
     if split is not None:
         architecture = with_split(architecture, split)
     graph = float_graph(model) if is_float(model) else load_network(model).need_graph("planning")
-    report = plan_report(graph, architecture, weights_per_cycle)
+    report = plan_report(graph, architecture, weights)
     if as_json:
         console.print_json(report)
     else:
@@ -69,11 +111,12 @@ def show_plan(model: str, arch: str, split: str | None, weights_per_cycle: float
 
 def print_report(report: dict[str, Any], program: Program) -> None:
     """The same for people: layers, memory map, totals."""
+    fetched = report["fetched_bytes"]
     console.print_table(
-        ("layer", "kind", ">MACs", ">cycles", ">utilisation", ">weight bytes"),
+        ("layer", "kind", ">MACs", ">cycles", ">utilisation", ">weight bytes", *([">stored"] if fetched else [])),
         [
             (each["name"], each["kind"], each["macs"], each["cycles"], console.percent(each["utilisation"]),
-             each["weight_bytes"])
+             each["weight_bytes"], *([each["stored_bytes"]] if fetched else []))
             for each in report["layers"]
         ],
         title=f"{report['network']} on {report['arch']}",
@@ -100,6 +143,13 @@ def print_report(report: dict[str, Any], program: Program) -> None:
         f"{report['activation_bytes']:,} bytes of activations, {report['weight_bytes']:,} of weights, "
         f"{report['instructions']} instruction words: {report['m9k']} M9K blocks"
     )
+    if fetched:
+        waiting = sum(layer["spent"]["weights"] for layer in report["layers"])
+        rate = 4 * program.architecture.clock_hz / program.architecture.weight_word_cycles / 1e6
+        console.print_line(
+            f"{report['stored_bytes']:,} bytes of weights in the flash from {program.stream_offset:#x} on, "
+            f"{fetched:,} fetched a frame at {rate:.1f} MB/s: {waiting:,} of the cycles wait for them"
+        )
     if report["file"]:
         console.print_line(f"written to {report['file']}")
 

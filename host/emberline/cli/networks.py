@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.presets import PRESETS
@@ -14,6 +14,9 @@ from emberline.errors import EmberlineError, ModelError
 from emberline.model.graph import FeatureMap, Graph, Quantisation, Softmax
 from emberline.zoo import ZOO, Reader, ZooEntry, find_by_contents
 from emberline.zoo.synthetic import SYNTHETIC, synthetic_network
+
+if TYPE_CHECKING:
+    from emberline.compiler.compile import WeightPlace
 
 DEFAULT_ARCHITECTURE = "ulx3s-85f"
 
@@ -82,22 +85,30 @@ class Network:
             raise EmberlineError(f"{self.path} is a compiled program, but {why} needs the model itself")
         return self.graph
 
-    def compile(self, architecture: Architecture | None) -> Program:
+    def compile(
+        self,
+        architecture: Architecture | None,
+        weights: WeightPlace | None = None,
+        flash_offset: int | None = None,
+    ) -> Program:
         """The program for an architecture; a network that came as a program must already be made for it.
 
-        ``None`` means the program's own architecture, or the default one.
+        ``None`` means the program's own architecture, or the default one; weights in the machine if they fit; the
+        usual place in the flash.
         """
         if self.program is not None:
             if architecture is not None:
                 self.program.check_architecture(architecture)
             return self.program
-        from emberline.compiler.compile import compile_graph
+        from emberline.compiler.compile import FLASH_OFFSET, WeightPlace, compile_graph
 
         return compile_graph(
             self.need_graph("compiling"),
             architecture or find_architecture(DEFAULT_ARCHITECTURE),
             labels=self.labels,
             preprocessing=self.preprocessing,
+            weights=weights or WeightPlace.AUTO,
+            flash_offset=FLASH_OFFSET if flash_offset is None else flash_offset,
         )
 
 

@@ -10,6 +10,7 @@ from emberline.errors import EmberlineError
 
 if TYPE_CHECKING:
     from emberline.arch.architecture import Architecture
+    from emberline.compiler.compile import WeightPlace
     from emberline.model.graph import Graph
 
 PROGRAM_WORDS = 1 << 16
@@ -29,26 +30,18 @@ def with_split(architecture: Architecture, split: str) -> Architecture:
     )
 
 
-def plan_report(graph: Graph, architecture: Architecture, weights_per_cycle: float) -> dict[str, Any]:
+def plan_report(graph: Graph, architecture: Architecture, weights: WeightPlace) -> dict[str, Any]:
     """The JSON document of ``emberline compile --plan``. Raises ``CompileError`` where nothing fits."""
-    from emberline.compiler.compile import plan_network
-    from emberline.compiler.schedule.supply import Supply, stalled_cycles, weight_bytes
-    from emberline.errors import CompileError
+    from emberline.arch.timing import predict
+    from emberline.compiler.compile import FLASH_OFFSET, emit_plan, place_weights, plan_network
+    from emberline.compiler.schedule.supply import weight_bytes
 
     machine = replace(architecture, program_depth_words=PROGRAM_WORDS)
-    supply = None
-    try:
-        plan = plan_network(graph, machine)
-    except CompileError as error:
-        if "the weights need" not in str(error):
-            raise
-        supply = Supply(architecture.weight_bytes, weights_per_cycle)
-        plan = plan_network(graph, machine, supply)
+    plan = plan_network(graph, machine, weights)
+    placed = place_weights(plan, machine, FLASH_OFFSET)
+    emission = emit_plan(plan, placed, machine)
+    timing = predict(machine, emission.words)
     stages = plan.schedule.stages
-    stored = sum(weight_bytes(step, machine) for step in plan.rows)
-    fetched = sum(stage.fetched_bytes for stage in stages) if supply else 0
-    cycles = sum(stage.cycles for stage in stages)
-    stalled = stalled_cycles(stages, supply) if supply else 0
     macs = graph.macs()
     return {
         "network": graph.name,
@@ -57,41 +50,39 @@ def plan_report(graph: Graph, architecture: Architecture, weights_per_cycle: flo
         "weight_bytes_available": architecture.weight_bytes,
         "result_bytes": sum(each.words for each in plan.schedule.storages if each.role.value == "result")
         * architecture.lanes_in,
-        "weights": "resident" if supply is None else "streamed",
-        "weights_per_cycle": weights_per_cycle if supply else None,
-        "stored_weight_bytes": stored,
-        "fetched_weight_bytes": fetched,
+        "weights": "streamed" if plan.streamed else "resident",
+        "weight_bytes": sum(weight_bytes(step, machine) for step in plan.rows),
+        "stored_bytes": len(placed.stream),
+        "fetched_bytes": sum(load.fields["length"] for loads in placed.loads.values() for load in loads),
         "macs": macs,
-        "cycles": cycles,
-        "stalled_cycles": stalled,
-        "utilisation": macs / ((cycles + stalled) * architecture.multipliers),
+        "cycles": timing.cycles,
+        "weight_cycles": sum(spent.weights for spent in timing.spent.values()),
+        "utilisation": macs / (timing.cycles * architecture.multipliers),
         "rows": len(plan.schedule.operations),
+        "instructions": len(emission.words),
         "stages": [
             {
                 "steps": [plan.steps[index].name for index in range(stage.first, stage.end)],
                 "order": stage.how,
                 "activation_bytes": stage.activation_words * architecture.lanes_in,
                 "decides": stage.decides,
-                "weight_bytes": stage.weight_bytes if supply else sum(
-                    weight_bytes(step, machine) for step in plan.rows[stage.first : stage.end]
-                ),
-                "fetched_bytes": stage.fetched_bytes if supply else 0,
+                "weight_bytes": sum(weight_bytes(step, machine) for step in plan.rows[stage.first : stage.end]),
                 "cycles": stage.cycles,
                 "waiting": stage.waiting,
             }
             for stage in stages
         ],
-    }  # fmt: skip
+    }
 
 
 def print_plan(report: dict[str, Any]) -> None:
     """The same for people."""
     console.print_table(
-        ("stage", ">steps", "order", ">activations", ">weights", ">fetched", ">cycles", ">waiting"),
+        ("stage", ">steps", "order", ">activations", ">weights", ">cycles", ">waiting"),
         [
             (
                 _names(stage["steps"]), len(stage["steps"]), stage["order"], stage["activation_bytes"],
-                stage["weight_bytes"], stage["fetched_bytes"], stage["cycles"], stage["waiting"],
+                stage["weight_bytes"], stage["cycles"], stage["waiting"],
             )
             for stage in report["stages"]
         ],
@@ -100,16 +91,17 @@ def print_plan(report: dict[str, Any]) -> None:
     most = max(stage["activation_bytes"] for stage in report["stages"]) + report["result_bytes"]
     console.print_line(
         f"activations {most:,} of {report['activation_bytes_available']:,} bytes; {report['rows']:,} rows, "
-        f"{report['cycles']:,} cycles: {console.percent(report['utilisation'])} of the multipliers' capacity"
+        f"{report['instructions']:,} instruction words, {report['cycles']:,} cycles: "
+        f"{console.percent(report['utilisation'])} of the multipliers' capacity"
     )
-    stored, fetched = report["stored_weight_bytes"], report["fetched_weight_bytes"]
+    weights, available = report["weight_bytes"], report["weight_bytes_available"]
     if report["weights"] == "resident":
-        console.print_line(f"weights {stored:,} of {report['weight_bytes_available']:,} bytes, resident")
+        console.print_line(f"weights {weights:,} of {available:,} bytes, resident")
     else:
+        stored, fetched = report["stored_bytes"], report["fetched_bytes"]
         console.print_line(
-            f"weights {stored:,} bytes, fetched {fetched:,} a frame, {fetched / stored:.2f} times, through "
-            f"{report['weight_bytes_available']:,} bytes at {report['weights_per_cycle']:g} a cycle: "
-            f"{report['stalled_cycles']:,} cycles of waiting, counted above; a plan only, no program streams them yet"
+            f"weights {weights:,} bytes, stored in {stored:,}, fetched {fetched:,} a frame, {fetched / stored:.2f} "
+            f"times, through {available:,} bytes: {report['weight_cycles']:,} cycles of waiting, counted above"
         )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.block_memory import M9K, activation_shape, program_shape, weight_shape
+from emberline.arch.isa import Opcode
+from emberline.arch.listing import decode
 from emberline.arch.program import Program
 from emberline.model.trace import cycles_after_input
 
@@ -22,11 +24,14 @@ def memory_use(program: Program) -> dict[str, int]:
     instructions."""
     architecture = program.architecture
     groups = max((region.end for region in program.memory), default=0)
-    weight_words = len(program.weights) // architecture.multipliers
+    loads = [each.fields for each in decode(program.instructions) if each.opcode is Opcode.LOAD]
+    ends = [load["address"] + load["words"] for load in loads]
+    weight_words = max(len(program.weights) // architecture.multipliers, *ends, 0)
     blocks = M9K.blocks(activation_shape(architecture, max(1, -(-groups // architecture.groups_per_word))))
     blocks += architecture.lanes_out * M9K.blocks(weight_shape(architecture, max(1, weight_words)))
     blocks += M9K.blocks(program_shape(architecture, max(1, len(program.instructions))))
-    return {"activation_bytes": groups * architecture.lanes_out, "weight_bytes": len(program.weights), "m9k": blocks}
+    weight_bytes = weight_words * architecture.multipliers
+    return {"activation_bytes": groups * architecture.lanes_out, "weight_bytes": weight_bytes, "m9k": blocks}
 
 
 def utilisation(macs: int, cycles: int, architecture: Architecture) -> float:
@@ -48,6 +53,8 @@ def compile_report(program: Program, file: str | None) -> dict[str, Any]:
         "utilisation": program.utilisation,
         **memory_use(program),
         "instructions": len(program.instructions),
+        "stored_bytes": len(program.stream),
+        "fetched_bytes": program.fetched_bytes,
         "layers": [
             {
                 "name": layer.name,
@@ -56,6 +63,7 @@ def compile_report(program: Program, file: str | None) -> dict[str, Any]:
                 "cycles": layer.cycles,
                 "utilisation": utilisation(layer.macs, layer.cycles, architecture),
                 "weight_bytes": layer.weight_bytes,
+                "stored_bytes": layer.stored_bytes,
                 "spent": asdict(layer.spent),
             }
             for layer in program.layers

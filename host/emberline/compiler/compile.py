@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from emberline.arch.architecture import Architecture
@@ -12,7 +13,9 @@ from emberline.arch.timing import Spent, predict
 from emberline.compiler.checks import check_graph, kib, refuse
 from emberline.compiler.compact import check_compact
 from emberline.compiler.cuts import cut_channels, cut_for_memory, cut_for_weights
-from emberline.compiler.emit import Emission, emit
+from emberline.compiler.emit import Emission, emit, plan_waits
+from emberline.compiler.fetch import Fetcher
+from emberline.compiler.hazards import plan_fences
 from emberline.compiler.legalise import legalise
 from emberline.compiler.lower import lower
 from emberline.compiler.narrow import narrow_maxima
@@ -23,9 +26,27 @@ from emberline.compiler.schedule.plan import plan_schedule
 from emberline.compiler.schedule.search import Needs
 from emberline.compiler.schedule.supply import Supply
 from emberline.compiler.steps import Step, plan_steps
-from emberline.compiler.weights import WeightImage
+from emberline.compiler.streaming import (
+    PlacedWeights,
+    WeightsDoNotFitError,
+    place_resident,
+    place_streamed,
+    weight_parts,
+)
 from emberline.errors import CompileError
 from emberline.model.graph import FeatureMap, Graph, Softmax
+
+FLASH_OFFSET = 4 << 20
+"""Where weights lie in the flash if nothing else is said: behind the bitstream of any board."""
+
+
+class WeightPlace(Enum):
+    """Where a program has its weights."""
+
+    AUTO = "auto"
+    """In the machine, or in the flash if they do not fit and it has one."""
+    RESIDENT = "resident"
+    FLASH = "flash"
 
 
 def compile_graph(
@@ -34,22 +55,25 @@ def compile_graph(
     *,
     labels: Sequence[str] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    weights: WeightPlace = WeightPlace.AUTO,
+    flash_offset: int = FLASH_OFFSET,
 ) -> Program:
     """Compile a network for a machine.
 
     Parameters:
         labels: class names to keep with the program.
         preprocessing: how photographs become frames, as JSON values, to keep with the program.
+        weights: where they are.
+        flash_offset: the first byte in the flash of weights that are there.
 
     Raises ``CompileError``, naming the layer and the reason, for what the machine cannot do or hold.
     """
-    plan = plan_network(graph, architecture)
+    plan = plan_network(graph, architecture, weights)
     macs = {layer.name: plan.graph.macs(layer) for layer in plan.graph.layers}
     macs |= {layer.name: graph.macs(layer) for layer in graph.layers}
     graph, steps, places, schedule = plan.graph, plan.steps, plan.places, plan.schedule
-    image, weight_bytes = pack_weights(plan.rows, architecture)
-    zero = graph.feature_maps[graph.inputs[0]].quantisation.zero_point
-    emission = emit(schedule, places.packing, zero, image, architecture)
+    placed = place_weights(plan, architecture, flash_offset)
+    emission = emit_plan(plan, placed, architecture)
     timing = predict(architecture, emission.words)
     return Program(
         network=graph.name,
@@ -61,10 +85,12 @@ def compile_graph(
         results=graph.outputs,
         host_layers=tuple(_describe_host_layers(graph)),
         predicted_cycles=timing.cycles,
-        layers=tuple(_report(macs, steps, emission, timing.spent, weight_bytes)),
+        layers=tuple(_report(macs, steps, emission, timing.spent, placed)),
         memory=tuple(_memory_map(schedule, architecture)),
         instructions=tuple(emission.words),
-        weights=bytes(image.data),
+        weights=placed.resident,
+        stream=placed.stream,
+        stream_offset=flash_offset if placed.stream else 0,
         labels=tuple(labels or ()),
         preprocessing=dict(preprocessing or {}),
     )
@@ -79,15 +105,41 @@ class NetworkPlan:
     places: Places
     rows: list[StepRows]
     schedule: Schedule
+    streamed: bool
 
 
-def plan_network(graph: Graph, architecture: Architecture, supply: Supply | None = None) -> NetworkPlan:
-    """The schedule of a network; with ``supply`` of one whose weights come while it runs.
+def plan_network(graph: Graph, architecture: Architecture, weights: WeightPlace = WeightPlace.AUTO) -> NetworkPlan:
+    """The schedule of a network.
 
     Raises ``CompileError``, naming the layer that decides, where nothing fits.
     """
     graph = narrow_maxima(legalise(graph))
     check_graph(graph, architecture)
+    if weights is not WeightPlace.FLASH:
+        try:
+            return _plan_pieces(graph, architecture, None)
+        except WeightsDoNotFitError:
+            if weights is WeightPlace.RESIDENT or not architecture.streams:
+                raise
+    if not architecture.streams:
+        raise CompileError(f"'{architecture.name}' is built without a source of weights")
+    return _plan_pieces(graph, architecture, measure_supply(graph, architecture))
+
+
+def measure_supply(graph: Graph, architecture: Architecture) -> Supply:
+    """At which rate the weights of a network come, decoded, on the average."""
+    fetcher = Fetcher(architecture)
+    steps, places = plan_places(graph, architecture)
+    data = cycles = 0
+    for step in lower(graph, steps, places, architecture):
+        parts = weight_parts(list(step.operations), architecture)
+        data += sum(len(part.data) for part in parts)
+        cycles += fetcher.fetch(parts).cycles
+    return Supply(architecture.weight_bytes, data / cycles)
+
+
+def _plan_pieces(graph: Graph, architecture: Architecture, supply: Supply | None) -> NetworkPlan:
+    """The schedule of a network whose layers are cut where its memory, or ``supply``, demands it."""
     pieces = cut_for_weights(graph, supply.bytes_available, architecture) if supply else {}
     least: Needs | None = None
     while True:
@@ -121,14 +173,14 @@ def plan_frame(graph: Graph, architecture: Architecture, supply: Supply | None) 
         check_compact(rows, architecture)
         if supply is None:
             try:
-                pack_weights(rows, architecture)
+                place_resident(rows, architecture)
             except CompileError:
                 if fitting is None and least is None:
                     raise
                 break  # each way has more taps than those before it, and more weights
         found = plan_schedule(rows, places, architecture, supply)
         if isinstance(found, Schedule):
-            plan = NetworkPlan(graph, steps, places, rows, found)
+            plan = NetworkPlan(graph, steps, places, rows, found, supply is not None)
             if 2 * found.frame.ring_rows >= found.frame.height:
                 return plan
             fitting = fitting or plan
@@ -157,25 +209,19 @@ def plan_places(
             whole_sums |= {str(error)}
 
 
-def pack_weights(steps: Sequence[StepRows], architecture: Architecture) -> tuple[WeightImage, dict[str, int]]:
-    """The weight image, and the bytes that each layer added to it; ``CompileError`` where they are too many."""
-    image = WeightImage(architecture)
-    added: dict[str, int] = {}
-    crossing = ""
-    for operation in (operation for step in steps for operation in step.operations):
-        before = len(image.data)
-        image.add_weights(operation.weights)
-        image.add_parameters(operation.parameters)
-        added[operation.layer] = added.get(operation.layer, 0) + len(image.data) - before
-        if not crossing and len(image.data) > architecture.weight_bytes:
-            crossing = operation.layer
-    if crossing:
-        raise refuse(
-            crossing,
-            f"the weights need {kib(len(image.data))} in all, {kib(architecture.weight_bytes)} available on "
-            f"'{architecture.name}' and used up here",
-        )
-    return image, added
+def place_weights(plan: NetworkPlan, architecture: Architecture, flash_offset: int) -> PlacedWeights:
+    """Addresses for all weights, and the LOADs of those that do not stay."""
+    plan_waits(plan.schedule)
+    plan_fences(plan.schedule, architecture)
+    if plan.streamed:
+        return place_streamed(plan.schedule, architecture, flash_offset)
+    return place_resident(plan.rows, architecture)
+
+
+def emit_plan(plan: NetworkPlan, placed: PlacedWeights, architecture: Architecture) -> Emission:
+    """The program's words; ``CompileError`` where they are too many or a number does not fit its field."""
+    zero = plan.graph.feature_maps[plan.graph.inputs[0]].quantisation.zero_point
+    return emit(plan.schedule, plan.places.packing, zero, placed, architecture)
 
 
 def _describe(x: FeatureMap) -> MapInfo:
@@ -215,7 +261,7 @@ def _report(
     steps: list[Step],
     emission: Emission,
     row_spent: Mapping[int, Spent],
-    weight_bytes: Mapping[str, int],
+    placed: PlacedWeights,
 ) -> list[LayerReport]:
     """The table of layers; steps of one name, as the copies of a concatenation, make one line."""
     spent: dict[str, Spent] = {}
@@ -231,9 +277,10 @@ def _report(
             step.kind,
             macs.get(step.layer.name, 0),
             where.total,
-            weight_bytes.get(step.name, 0),
+            placed.layer_bytes.get(step.name, 0),
             where,
             addresses.get(step.name, ()),
+            placed.stored_bytes.get(step.name, 0),
         )
     return list(reports.values())
 

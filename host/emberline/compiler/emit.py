@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.isa import NO_WAIT, POINTER_COUNT, Opcode
+from emberline.arch.isa import POINTER_COUNT, Opcode
 from emberline.arch.listing import encode
 from emberline.compiler.allocate import held_rows
 from emberline.compiler.checks import kib, refuse
-from emberline.compiler.hazards import idle_cycles, plan_fences
+from emberline.compiler.hazards import idle_cycles
 from emberline.compiler.loops import Token, fold
 from emberline.compiler.packing import FramePacking
 from emberline.compiler.rows import Access, Role, Schedule, Storage
 from emberline.compiler.schedule.frame import plan_frame_rows
-from emberline.compiler.weights import WeightImage
+from emberline.compiler.streaming import PlacedWeights
 
 
 @dataclass(frozen=True)
@@ -40,26 +40,24 @@ class _Chain:
 
 
 def emit(
-    schedule: Schedule, packing: FramePacking, zero: int, image: WeightImage, architecture: Architecture
+    schedule: Schedule, packing: FramePacking, zero: int, weights: PlacedWeights, architecture: Architecture
 ) -> Emission:
-    """The program of a schedule whose storages have addresses; ``zero`` is the input's zero point.
+    """The program of a schedule with addresses, fences and waits; ``zero`` is the input's zero point.
 
     Raises ``CompileError``, naming the layer, where a number does not fit its field or memory is exhausted.
     """
-    return _Emitter(schedule, packing, zero, image, architecture).emit()
+    return _Emitter(schedule, packing, zero, weights, architecture).emit()
 
 
 class _Emitter:
     def __init__(
-        self, schedule: Schedule, packing: FramePacking, zero: int, image: WeightImage, architecture: Architecture
+        self, schedule: Schedule, packing: FramePacking, zero: int, weights: PlacedWeights, architecture: Architecture
     ) -> None:
         self.schedule, self.packing, self.zero = schedule, packing, zero
-        self.image, self.architecture = image, architecture
+        self.weights, self.architecture = weights, architecture
         self.operations = schedule.operations
 
     def emit(self) -> Emission:
-        plan_waits(self.schedule)
-        plan_fences(self.schedule, self.architecture)
         chains = self._chains()
         moves = self._moves(chains)
         rows = [self._row_fields(index, moves[index]) for index in range(len(self.operations))]
@@ -71,6 +69,8 @@ class _Emitter:
                 starts.setdefault(chain.users[0], []).append(chain)
         for index, fields in enumerate(rows):
             layer = self.operations[index].layer
+            for load in self.weights.loads.get(index, ()):
+                tokens.append(Token(load.layer, self._encode(Opcode.LOAD, load.fields, load.layer)))
             for chain in starts.get(index, []):
                 tokens.append(self._set(chain, layer))
             tokens.append(Token(layer, self._encode(Opcode.ROW, fields, layer), is_row=True))
@@ -199,6 +199,7 @@ class _Emitter:
     def _row_fields(self, index: int, moves: dict[str, int]) -> dict[str, int]:
         operation, architecture = self.operations[index], self.architecture
         weights, groups = operation.weights, architecture.groups_per_word
+        weight_address, parameter_address = self.weights.addresses[operation]
         fields = {
             "add": int(operation.addition is not None),
             "pool": int(operation.pooling is not None),
@@ -208,11 +209,11 @@ class _Emitter:
             "hold_weight": int(weights.hold),
             "row_step": 0,
             "target_pixel_step": operation.target.storage.pixel_words * operation.target_pixels * groups,
-            "weight_address": self.image.add_weights(weights) + operation.first_tap,
+            "weight_address": weight_address + operation.first_tap,
             "weight_step": weights.words.shape[1],
-            "parameter_address": self.image.add_parameters(operation.parameters),
+            "parameter_address": parameter_address,
             "idle": idle_cycles(operation, architecture),
-            "loads": NO_WAIT,
+            "loads": self.weights.waits[operation],
             **moves,
         }
         for name in _PLAIN_FIELDS:

@@ -8,6 +8,7 @@ bounds the multiplier from above or below. A multiplier within all bounds gives 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -35,14 +36,21 @@ def plan_scaling(layer: Convolution, source_zero: int, target_zero: int) -> Scal
     low, high = sum_range(layer, source_zero)
     codes = range(layer.activation_min + 1 - target_zero, layer.activation_max + 1 - target_zero)
     for channel in np.flatnonzero(shift < 0):
-        steps = _steps(int(multiplier[channel]), int(shift[channel]), codes, int(low[channel]), int(high[channel]))
-        widest = max(abs(int(low[channel])), abs(int(high[channel]))).bit_length()
-        found = _two_roundings(int(multiplier[channel]), int(shift[channel]), steps, widest)
+        found = _scale_channel(
+            int(multiplier[channel]), int(shift[channel]), codes, int(low[channel]), int(high[channel])
+        )
         if found is None:
             raise refuse(layer, f"output channel {channel}: its single rounding has no equivalent with two")
         for array, value in zip(scaling, found, strict=True):
             array[channel] = value
     return scaling
+
+
+@lru_cache(maxsize=1 << 16)
+def _scale_channel(multiplier: int, shift: int, codes: range, low: int, high: int) -> tuple[int, int, int] | None:
+    """`_two_roundings` of a channel. Kept, as a network is lowered again and again for the best schedule."""
+    steps = _steps(multiplier, shift, codes, low, high)
+    return _two_roundings(multiplier, shift, steps, max(abs(low), abs(high)).bit_length())
 
 
 def sum_range(layer: Convolution, source_zero: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -127,6 +127,9 @@ class Block:
         sparse, new_tables: what was chosen.
         pairs: of tokens; a decoder of a token in each cycle takes twice as many cycles.
         table_words: of ``words``.
+        taken: in which cycle a decoder takes each word of the payload, counted from the first token, if all words
+            are there and it gives one token, or the last of a run's chunks, in each cycle: int64, not falling.
+        payload_cycles: when the last one has been given.
     """
 
     words: NDArray[np.uint32]
@@ -134,6 +137,13 @@ class Block:
     new_tables: int
     pairs: int
     table_words: int
+    taken: NDArray[np.int64]
+    payload_cycles: int
+
+    @property
+    def check(self) -> int:
+        """The last word."""
+        return int(self.words[-1])
 
     @property
     def size(self) -> int:
@@ -233,7 +243,8 @@ def _encode_block(
     even, odd = tokens
     values, runs = codes
     tables = [code.table for code, is_new in zip(codes, new, strict=True) if is_new]
-    payload = _interleave([_pack(even, runs), _pack(odd, values)])
+    payload, demanded = _interleave([_pack(even, runs), _pack(odd, values)])
+    done = np.concatenate([[0], _token_ends(even, sparse=sparse, pairs=len(odd))])
     header = HEADER.pack(
         {
             "identifier": IDENTIFIER,
@@ -251,7 +262,18 @@ def _encode_block(
     start = np.array(header, np.uint32)
     check = zlib.crc32(start.astype("<u4").tobytes() + chunks.astype("<u4").tobytes())
     words = np.concatenate([start, *tables, payload, np.array([check], np.uint32)])
-    return Block(words, sparse, len(tables), len(odd), sum(len(table) for table in tables))
+    table_words = sum(len(table) for table in tables)
+    return Block(words, sparse, len(tables), len(odd), table_words, done[np.maximum(demanded, 0)], int(done[-1]))
+
+
+def _token_ends(even: Tokens, *, sparse: bool, pairs: int) -> NDArray[np.int64]:
+    """The cycle in which each token has been given: one each, and one for each chunk that ends in a run of zeros."""
+    cycles = np.ones(2 * pairs, np.int64)
+    if sparse:
+        runs = even.astype(np.int64)
+        before = np.cumsum(runs + 1) - runs - 1
+        cycles[1::2] += (before + runs) // CHUNK_BYTES - before // CHUNK_BYTES
+    return np.cumsum(cycles)
 
 
 def split_runs(weights: Tokens, longest: int) -> tuple[Tokens, Tokens]:
@@ -317,8 +339,9 @@ def _pack(tokens: Tokens, code: Code) -> _BitStream:
     return _BitStream(packed, np.concatenate([[-1], demanded]))
 
 
-def _interleave(streams: Sequence[_BitStream]) -> NDArray[np.uint32]:
-    """The words of both streams in the order in which they are taken."""
+def _interleave(streams: Sequence[_BitStream]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """The words of both streams in the order in which they are taken, and the token before which each is."""
     order = np.concatenate([2 * stream.demanded + index for index, stream in enumerate(streams)])
     words = np.concatenate([stream.words for stream in streams])
-    return words[np.argsort(order, kind="stable")]
+    places = np.argsort(order, kind="stable")
+    return words[places], order[places]

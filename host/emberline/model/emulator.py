@@ -46,6 +46,7 @@ class Emulator:
         program.check_architecture(self.architecture)
         self.machine.load_program(list(program.instructions))
         self.machine.load_weights(program.weights)
+        self.machine.load_flash(program.stream, program.stream_offset)
         self.timing = predict(self.architecture, list(program.instructions))
         self.program = program
 

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.frame_rows import FrameRows
-from emberline.arch.isa import POINTER_COUNT, Opcode
+from emberline.arch.isa import LOAD_QUEUE, POINTER_COUNT, Opcode
 from emberline.arch.listing import Instruction, unroll, validate
 from emberline.arch.timing import PooledRow, combines_in_flight, minimum_idle
-from emberline.errors import EmulationError
+from emberline.errors import EmulationError, WeightStreamError
 from emberline.model.depthwise_arithmetic import DepthwiseArithmetic
+from emberline.model.flash import Flash
 from emberline.model.row_arithmetic import Fields, RowArithmetic
 
 ROWS_IN_FLIGHT = 1
@@ -78,6 +79,13 @@ class Machine:
         self._sequence = self._landed = self._last_add = 0
         self._last_pool: tuple[PooledRow, _Places, _Places | None] | None = None
         self._result_is_free = False
+        self._flash = Flash(b"", 0)
+        self._loader = np.zeros(architecture.weight_depth_words, np.int64)  # the LOAD that wrote each word
+        self._loads = self._complete = 0
+
+    def load_flash(self, data: bytes, offset: int) -> None:
+        """What LOADs read: ``data`` from byte ``offset`` on."""
+        self._flash = Flash(data, offset)
 
     def load_weights(self, data: bytes, address: int = 0) -> None:
         """Write whole weight words from word ``address``; ``EmulationError`` where they do not fit."""
@@ -87,6 +95,7 @@ class Machine:
             raise EmulationError(f"{len(data)} bytes of weights at word {address} are not whole words or do not fit")
         shape = (count, self.architecture.lanes_out, self.architecture.lanes_in)
         self.weights[address : address + count] = np.frombuffer(data, np.int8).reshape(shape)
+        self._loader[address : address + count] = 0
         self._rows.clear()
 
     def load_program(self, words: list[int]) -> None:
@@ -133,6 +142,8 @@ class Machine:
                     self._wait_for_rows(ring, instruction.fields["wait_rows"], pending)
                     self._row(instruction, ring)
                     self._release(ring, instruction.fields["release_rows"], pending)
+                case Opcode.LOAD:
+                    self._load(instruction.fields)
         self._instruction = None
         if ring.released != frame_end:
             taken = ring.released - frame_end + len(rows)
@@ -164,6 +175,33 @@ class Machine:
         if self._ring is None:
             raise EmulationError("no program is loaded")
         return self._ring
+
+    # --- fetched weights
+
+    def _load(self, fields: Fields) -> None:
+        """Write the words at once: as early as the hardware could, so that a ROW that needs others shows."""
+        try:
+            data = self._flash.fetch(fields)
+        except WeightStreamError as error:
+            raise EmulationError(f"word {self._address}: LOAD {error}") from None
+        address, words = fields["address"], fields["words"]
+        size = words * self.architecture.multipliers
+        self._require(len(data) == size, f"decodes to {len(data)} bytes instead of {size}")
+        self.weights[address : address + words] = np.frombuffer(data, np.int8).reshape(words, *self.weights.shape[1:])
+        self._loads += 1
+        self._loader[address : address + words] = self._loads
+        self._rows.clear()
+
+    def _check_loaded(self, f: Fields, arithmetic: RowArithmetic) -> None:
+        """Refuse to use weights of a LOAD that may not be complete."""
+        self._complete = max(self._complete, self._loads - min(f["loads"], LOAD_QUEUE))
+        for begin, end in arithmetic.weight_ranges():
+            late = int(self._loader[begin:end].max()) - self._complete
+            self._require(late <= 0, f"uses weight words {begin}..{end}, of which a LOAD may not be complete")
+
+    @property
+    def _address(self) -> int:
+        return -1 if self._instruction is None else self._instruction.address
 
     # --- the frame
 
@@ -242,6 +280,8 @@ class Machine:
             "needs a fence, as the ROW before it " + ("has no" if f["add"] else "has a") + " residual addition",
         )
         self._last_add = f["add"]
+        if self.architecture.streams:
+            self._check_loaded(f, arithmetic)
         source, target = self._take(f, "source"), self._take(f, "target")
         residual = self._take(f, "residual") if f["add"] else -1
         rows = self._source_rows(f, source, arithmetic, ring)

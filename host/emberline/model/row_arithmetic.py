@@ -49,6 +49,13 @@ class RowArithmetic:
         """Groups of each target pixel that are computed."""
         return self.fields["groups"]
 
+    def weight_ranges(self) -> list[tuple[int, int]]:
+        """The weight words that are used: of the weights, first and end, and of the parameters."""
+        f, words = self.fields, self.architecture.parameter_words
+        last = f["weight_address"] + (f["groups"] - 1) * f["weight_step"]
+        weights = (f["weight_address"], last + (1 if f["hold_weight"] else self.taps))
+        return [weights, (f["parameter_address"], f["parameter_address"] + self.groups * words)]
+
     def _plan_reads(self, weights: NDArray[np.int8]) -> None:
         f = self.fields
         columns = np.arange(f["columns"])[:, None, None] * f["pixel_step"]

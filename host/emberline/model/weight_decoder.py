@@ -48,11 +48,13 @@ class WeightDecoder:
     """Decodes blocks one after the other; keeps tables from block to block.
 
     Parameters: ``distance``, the only prediction that is known, as a decoder in gateware has it; None for any.
+    Attributes: ``checks``, the check words of the blocks of the last stream.
     """
 
     distance: int | None = None
     values: Table | None = field(default=None, init=False)
     runs: Table | None = field(default=None, init=False)
+    checks: list[int] = field(default_factory=list, init=False)
     _words: Words = field(default_factory=lambda: np.zeros(0, np.uint32), init=False)
     _position: int = field(default=0, init=False)
     _block: int = field(default=0, init=False)
@@ -63,6 +65,7 @@ class WeightDecoder:
         Raises ``WeightStreamError``, naming block and cause, for a malformed one; the tables are then forgotten.
         """
         self._words, self._position, self._block = words, 0, 0
+        self.checks = []
         blocks = []
         while self._position < len(words):
             try:
@@ -109,6 +112,7 @@ class WeightDecoder:
         (check,) = self._take(1)
         if zlib.crc32(self._words[start : start + HEADER.word_count].astype("<u4").tobytes() + data) != check:
             raise self._fault(StreamFault.CHECK, "the decoded weights do not match their check")
+        self.checks.append(check)
         return data
 
     def _read_table(self) -> Table:

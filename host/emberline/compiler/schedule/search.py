@@ -102,6 +102,13 @@ class Search:
         self.users = _users(steps)
         self.weights = [weight_bytes(step, architecture) for step in steps] if supply else [0] * len(steps)
         self.walks = [self.costs.walking(step.operations) for step in steps]
+        self._frame_pointers = {
+            (step.step, role)
+            for step in steps
+            for operation in step.operations
+            for role, access in operation.accesses
+            if access.storage is frame
+        }
         self._singles: dict[int, Candidate] = {}
         self._groups: dict[tuple[int, int, Interleaving], Candidate] = {}
 
@@ -172,15 +179,16 @@ class Search:
                     break
                 if all(fits[first : first + MARGIN]) and not all(fits[first:end]):
                     break
-                if pointer_count(self.steps[first:end]) > self._pointers():
+                if pointer_count(self.steps[first:end]) > self._pointers(first, end):
                     break
                 waits = sum(each.waiting for each in singles[first:end])
                 walk = sum(self.walks[first:end])
                 if not all(fits[first:end]) or waits > WORTH_WAITING * walk:
                     yield from self._interleavings(first, end, available_words, walk)
 
-    def _pointers(self) -> int:
-        return POINTER_COUNT
+    def _pointers(self, first: int, end: int) -> int:
+        """Pointers for steps ``first`` to ``end``: those to the frame stay with the steps that have them."""
+        return POINTER_COUNT - sum(not first <= step < end for step, _ in self._frame_pointers)
 
     def _weights(self, first: int, end: int, how: Interleaving) -> tuple[int, int]:
         """Weight bytes that must be there at once, and that a frame fetches.

@@ -1,0 +1,123 @@
+"""Pass: weights as a LOAD brings them: compressed, with the cycles that it takes at most.
+
+The source gives a word every ``weight_word_cycles``, once the flash has taken the read command. The decoder takes words
+when it needs them. Both go on while the other one waits, as a word or two lie between them; so a LOAD's time is found
+by following its words, and it is little longer than what the slower one of both needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.weight_code import CHUNK_BYTES, COUNT_WORDS, HEADER
+from emberline.compiler.weight_encoder import Block, WeightEncoder
+
+COMMAND_PERIODS = 24
+"""SCK periods from a read's request to its first byte: the command on one line, address, mode and pause on four."""
+COMMAND_CYCLES = 48
+"""Cycles beside them: to hand over, to stay deselected, from byte to word to decoder."""
+DESELECTED_SECONDS = 50e-9
+
+_HEADER_CYCLES = (2, 2, 6)
+_COUNT_CYCLES = 6
+_TABLE_CYCLES = 6
+_BLOCK_CYCLES = 40
+"""Behind the payload: the pipeline and the queue run empty, the check is compared, the last chunk is written."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Whole words of a layer's weights or parameters, as they lie in the weight memory.
+
+    Parameters: ``distance`` of their prediction in chunks, 0 for none.
+    """
+
+    layer: str
+    data: bytes
+    distance: int
+
+
+@dataclass(frozen=True, eq=False)
+class Fetch:
+    """What a LOAD fetches.
+
+    Parameters:
+        data: all blocks, little endian.
+        check: their check words, combined.
+        cycles: that it takes at most.
+        layer_bytes: of ``data``, by layer.
+    """
+
+    data: bytes
+    check: int
+    cycles: int
+    layer_bytes: dict[str, int]
+
+
+class Fetcher:
+    """Makes LOADs of weights; equal ones are made once."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.architecture = architecture
+        self._made: dict[tuple[Part, ...], Fetch] = {}
+
+    def fetch(self, parts: Sequence[Part]) -> Fetch:
+        """The LOAD of some parts, one behind the other."""
+        key = tuple(parts)
+        if key not in self._made:
+            self._made[key] = self._fetch(key)
+        return self._made[key]
+
+    def _fetch(self, parts: Sequence[Part]) -> Fetch:
+        encoder = WeightEncoder()
+        blocks: list[Block] = []
+        layer_bytes: dict[str, int] = {}
+        for part in parts:
+            new = encoder.encode(part.data, distance=part.distance)
+            blocks += new
+            layer_bytes[part.layer] = layer_bytes.get(part.layer, 0) + sum(block.size for block in new)
+        data = b"".join(block.words.astype("<u4").tobytes() for block in blocks)
+        check = 0
+        for block in blocks:
+            check ^= block.check
+        return Fetch(data, check, fetch_cycles(blocks, self.architecture), layer_bytes)
+
+
+def fetch_cycles(blocks: Sequence[Block], architecture: Architecture) -> int:
+    """Cycles from a LOAD's start until its blocks have been decoded and written, at most.
+
+    Word ``k`` has come ``weight_word_cycles`` after the one before it, or after word ``k - 2`` has been taken,
+    whichever is later; it is taken when it has come and the decoder has done what the word before it gave it to do.
+    """
+    pace = architecture.weight_word_cycles
+    command = -(-COMMAND_PERIODS * pace // 8) + COMMAND_CYCLES + int(architecture.clock_hz * DESELECTED_SECONDS)
+    come = taken = before = command
+    free = 0
+    for work in _work(blocks):
+        come = max(come, before) + pace
+        before = taken
+        taken = max(come, free)
+        free = taken + work
+    return free
+
+
+def _work(blocks: Sequence[Block]) -> list[int]:
+    """For each word the cycles from its being taken until the next one can be."""
+    work: list[int] = []
+    for block in blocks:
+        work += _HEADER_CYCLES
+        tables = block.words[HEADER.word_count :]
+        for _ in range(block.new_tables):
+            symbols = int(tables[:COUNT_WORDS].view(np.uint8).astype(np.int64).sum())
+            words = -(-symbols // CHUNK_BYTES)
+            work += [_COUNT_CYCLES] * COUNT_WORDS + [1] * (words - 1) + [_TABLE_CYCLES]
+            tables = tables[COUNT_WORDS + words :]
+        ends = np.append(block.taken, block.payload_cycles)
+        work += np.maximum(np.diff(ends), 1).tolist()
+        work[-1] += _BLOCK_CYCLES
+        work.append(_BLOCK_CYCLES)
+    return work

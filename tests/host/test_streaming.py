@@ -1,0 +1,184 @@
+"""Weights that are fetched while rows are computed: where they lie, when they come, what happens if they are wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from graph_cases import Network, same
+from numpy.typing import NDArray
+from random_graphs import Limits, random_frames, random_graph
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.isa import LOAD_QUEUE, Opcode
+from emberline.arch.listing import encode
+from emberline.arch.program import Program
+from emberline.arch.timing import predict
+from emberline.compiler.compile import WeightPlace, compile_graph
+from emberline.compiler.fetch import Fetcher, Part
+from emberline.compiler.streaming import WeightsDoNotFitError
+from emberline.errors import CompileError, EmulationError, ProgramError
+from emberline.model.emulator import Emulator
+from emberline.model.graph import Graph
+from emberline.model.network import run
+
+MACHINE = Architecture(
+    "test", 8, 4, activation_depth_words=8192, weight_depth_words=128, program_depth_words=16384, weight_word_cycles=16
+)
+LIMITS = Limits(max_channels=24, single_rounding=False)
+
+
+def equal_to_model(program: Program, graph: Graph, frames: NDArray[np.int8]) -> None:
+    emulator = Emulator(program.architecture)
+    emulator.load(program)
+    expected = run(graph, frames, keep=True)
+    for index, frame in enumerate(frames):
+        for name, values in emulator.run(frame).maps.items():
+            np.testing.assert_array_equal(values, expected[name][index], err_msg=name)
+
+
+def weight_words(program: Program) -> int:
+    return len(program.weights) // program.architecture.multipliers
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_networks_with_fetched_weights_equal_the_model(seed: int) -> None:
+    """In a memory that is made smaller until nothing fits."""
+    rng = np.random.default_rng(seed)
+    graph = random_graph(rng, LIMITS)
+    frames = random_frames(rng, graph, 2)
+    resident = compile_graph(graph, replace(MACHINE, weight_depth_words=65536), weights=WeightPlace.RESIDENT)
+    words, programs = weight_words(resident), 0
+    for share in (1.0, 0.7, 0.5, 0.35, 0.25):
+        machine = replace(MACHINE, weight_depth_words=max(16, int(words * share)))
+        try:
+            program = compile_graph(graph, machine, weights=WeightPlace.FLASH)
+        except CompileError:
+            break
+        equal_to_model(program, graph, frames)
+        assert not program.weights
+        assert sum(layer.stored_bytes for layer in program.layers) == len(program.stream) <= program.fetched_bytes
+        timing = predict(machine, program.instructions)
+        assert timing.cycles == program.predicted_cycles == sum(layer.spent.total for layer in program.layers)
+        programs += 1
+    assert programs
+
+
+def chain(layers: int = 6, channels: int = 24) -> Graph:
+    """Convolutions of 3x3, each with weights of 3 x 9 x 6 words on ``MACHINE``."""
+    net = Network(8, 8, 8)
+    name = "input"
+    for _ in range(layers):
+        name = net.convolution(name, channels, (3, 3), padding=same(3))
+    return net.graph(name)
+
+
+def test_weights_that_fit_stay_and_others_are_fetched_once() -> None:
+    graph = chain()
+    large = replace(MACHINE, weight_depth_words=4096)
+    assert compile_graph(graph, large).fetched_bytes == 0
+    program = compile_graph(graph, replace(MACHINE, weight_depth_words=512))
+    assert not program.weights
+    assert program.fetched_bytes == len(program.stream) > 0
+    equal_to_model(program, graph, random_frames(np.random.default_rng(0), graph, 2))
+
+
+def test_fetching_takes_no_time_where_rows_take_longer() -> None:
+    """But for the first weights: those of later layers come meanwhile."""
+    graph = chain()
+    spent = {}
+    for pace in (1, 16):
+        machine = replace(MACHINE, weight_depth_words=512, weight_word_cycles=pace)
+        program = compile_graph(graph, machine, weights=WeightPlace.FLASH)
+        spent[pace] = [layer.spent.weights for layer in program.layers]
+    assert sum(spent[1][1:]) < 0.2 * sum(spent[16][1:])
+    assert spent[1][0] > 0
+
+
+def test_no_more_loads_wait_than_the_queue_holds() -> None:
+    """Where the sequencer would wait for the queue, a LOAD comes later in the program."""
+    graph = chain(layers=10, channels=8)
+    program = compile_graph(graph, replace(MACHINE, weight_depth_words=2048), weights=WeightPlace.FLASH)
+    first = next(index for index, each in enumerate(program.listing()) if each.opcode is Opcode.ROW)
+    before = [each.opcode for each in program.listing()[:first]]
+    assert 1 <= before.count(Opcode.LOAD) <= LOAD_QUEUE
+
+
+def test_what_does_not_fit_is_named() -> None:
+    graph = chain()
+    with pytest.raises(WeightsDoNotFitError, match="the weights need .* in all, .* available on 'test'"):
+        compile_graph(graph, MACHINE, weights=WeightPlace.RESIDENT)
+    with pytest.raises(WeightsDoNotFitError, match="the weights need"):
+        compile_graph(graph, replace(MACHINE, weight_word_cycles=0))
+    with pytest.raises(CompileError, match="'test' is built without a source of weights"):
+        compile_graph(graph, replace(MACHINE, weight_word_cycles=0), weights=WeightPlace.FLASH)
+    with pytest.raises(CompileError, match="layer 'conv.*': needs .* of weights .* available on 'test'"):
+        compile_graph(graph, replace(MACHINE, weight_depth_words=32))
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    return compile_graph(chain(), replace(MACHINE, weight_depth_words=512))
+
+
+def frame(program: Program) -> NDArray[np.int8]:
+    return np.zeros(program.input.map.shape, np.int8)
+
+
+def refused(program: Program, reason: str) -> None:
+    emulator = Emulator(program.architecture)
+    emulator.load(program)
+    with pytest.raises(EmulationError, match=reason):
+        emulator.run(frame(program))
+
+
+def test_damaged_weights_are_refused(program: Program) -> None:
+    stream = bytearray(program.stream)
+    stream[len(stream) // 2] ^= 4
+    refused(replace(program, stream=bytes(stream)), r"word \d+: LOAD of \d+ bytes from byte \d+ .*: weight block \d+: ")
+    refused(replace(program, stream=program.stream[:-4]), "LOAD of .*: there is nothing")
+    refused(replace(program, stream=bytes(len(stream))), "weight block 0: identifier 0x0 instead of")
+
+
+def test_another_programs_weights_are_refused(program: Program) -> None:
+    load = next(each for each in program.listing() if each.opcode is Opcode.LOAD)
+    size = program.architecture.multipliers * load.fields["words"]
+    fetch = Fetcher(program.architecture).fetch([Part("other", bytes(size), 0)])
+    stream = bytearray(program.stream)
+    first = load.fields["source"] - program.stream_offset
+    words = list(program.instructions)
+    changed = {**load.fields, "length": len(fetch.data)}
+    words[load.address : load.address + load.word_count] = encode(Opcode.LOAD, changed)
+    stream[first : first + len(fetch.data)] = fetch.data
+    refused(replace(program, stream=bytes(stream), instructions=tuple(words)), "the blocks are another program's")
+    changed["check"] = fetch.check
+    changed["words"] -= 1
+    words[load.address : load.address + load.word_count] = encode(Opcode.LOAD, changed)
+    refused(replace(program, stream=bytes(stream), instructions=tuple(words)), "decodes to .* bytes instead of")
+
+
+def test_a_row_that_does_not_wait_for_its_weights_is_refused(program: Program) -> None:
+    words = list(program.instructions)
+    row = next(each for each in program.listing() if each.opcode is Opcode.ROW and each.fields["loads"] < LOAD_QUEUE)
+    words[row.address : row.address + row.word_count] = encode(Opcode.ROW, {**row.fields, "loads": 15})
+    refused(replace(program, instructions=tuple(words)), "uses weight words .* of which a LOAD may not be complete")
+
+
+def test_the_program_file_holds_the_stream(program: Program) -> None:
+    data = program.to_bytes()
+    again = Program.load(data)
+    assert (again.stream, again.stream_offset) == (program.stream, program.stream_offset)
+    assert again == program
+    for changes in ({"stream": program.stream[:-4]}, {"stream_offset": program.stream_offset + 4}):
+        with pytest.raises(ProgramError, match=r"word \d+: LOAD fetches what is not in the program's \d+ bytes"):
+            Program.load(replace(program, **changes).to_bytes())
+
+
+@pytest.mark.parametrize("pace", [1, 2, 5, 16])
+def test_the_announced_cycles_are_those_of_the_slower_side(pace: int) -> None:
+    machine = replace(MACHINE, weight_word_cycles=pace)
+    weights = np.random.default_rng(0).laplace(scale=8, size=1 << 16).round().clip(-127, 127).astype(np.int8)
+    fetch = Fetcher(machine).fetch([Part("layer", weights.tobytes(), 0)])
+    slower = max(pace * len(fetch.data) // 4, len(weights))
+    assert slower < fetch.cycles < 1.02 * slower
