@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, ShapeLike, Signal, Value, signed
-from amaranth.lib import data, enum, stream, wiring
+from amaranth.hdl import Module, Mux, ShapeLike, Signal, Value, signed
+from amaranth.lib import data, enum, stream
 from amaranth.lib.wiring import In, Out
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import FRAME
+from emberline.gateware.frame_places import COUNT_WIDTH, FramePlaces, State
 from emberline.gateware.structures import structure
 
 ROW_COUNT_WIDTH = 12
 ROW_BYTES_WIDTH = 20
-COUNT_WIDTH = 12
 
 SETTINGS = structure(FRAME, skip=("opcode",))
-
-
-class State(enum.Enum):
-    """What the writer does; a register for each. None of them: it has not been configured."""
-
-    START = "a FRAME has come"
-    SIZE = "bytes of a row"
-    RESTORE = "back to the last commit"
-    PAUSE = "counts settle"
-    REST = "counts have settled"
-    ROW = "waits for a row, or commits"
-    LINE = "a row of the frame or of zeros begins"
-    TAKEN = "a byte that is stored nowhere has been taken"
-    SETTLE = "what the next byte is"
-    BYTE = "waits for a byte"
-    WALK = "its places in a stored row"
-    FOLLOW = "the stored row below"
-    COMPARE = "whether that is the ring's first"
-    STEP = "it is the next to be walked"
-    ADVANCE = "the row has passed"
-    PASS = "which stored row follows"
-    NEXT = "whether rows of zeros follow"
 
 
 class Region(enum.Enum):
@@ -47,7 +25,7 @@ class Region(enum.Enum):
     RIGHT = 2
 
 
-class FrameWriter(wiring.Component):
+class FrameWriter(FramePlaces):
     """Stores a frame as windows of ``kernel_rows`` x ``kernel_columns`` pixels (`emberline.arch.isa`, FRAME).
 
     A byte is written to every stored pixel whose window holds it, one place a cycle; the zero point around the frame
@@ -126,12 +104,6 @@ class FrameWriter(wiring.Component):
     @property
     def _group_bits(self) -> int:
         return self._architecture.groups_per_word.bit_length() - 1
-
-    def _register(self, m: Module, value: Value, name: str, shape: ShapeLike | None = None) -> Signal:
-        """``value`` of the cycle before, for what has not changed since."""
-        result = Signal(value.shape() if shape is None else shape, name=name, reset_less=True)
-        m.d.sync += result.eq(value)
-        return result
 
     def _derive(self, m: Module) -> None:
         """What is compared with and added, computed when the settings have come."""
@@ -303,7 +275,7 @@ class FrameWriter(wiring.Component):
 
     def _build_line(self, m: Module) -> None:
         """One row, of the frame or of zeros: its bytes."""
-        config, place, now, walk = self._config, self._place, self._is, self._walk
+        place, now = self._place, self._is
         region = Signal(Region, reset_less=True)
         count = signed(COUNT_WIDTH + 1)
         left, channels, columns_after = (
@@ -346,103 +318,4 @@ class FrameWriter(wiring.Component):
                         columns_after.eq(columns_after - 1),
                         complete.eq(complete | columns_after[-1]),
                     ]
-        # Where its places begin
-        row_after = self._register(m, place.kernel_row - config.row_stride, "kernel_row_after", signed(11))
-        column_after = self._register(m, kernel_column - config.column_stride, "kernel_column_after", signed(11))
-        with m.If(now[State.BYTE]):
-            m.d.sync += [
-                walk.byte.eq(Mux(self._zero, config.zero.as_unsigned(), self.i_bytes.payload)),
-                walk.rows_after.eq(place.rows_after),
-                walk.word.eq(place.word),
-                walk.kernel_row_after.eq(row_after),
-                walk.row_offset.eq(place.offset),
-                *[
-                    walk[f"{prefix}{name}"].eq(value)
-                    for prefix in ("", "first_")
-                    for name, value in (
-                        ("columns_after", columns_after),
-                        ("kernel_column_after", column_after),
-                        ("offset", offset),
-                    )
-                ],
-            ]
-
-    def _build_walk(self, m: Module) -> None:
-        """The places where a byte is stored, stored row by stored row."""
-        config, walk, now = self._config, self._walk, self._is
-        self._walk_ends, self._walk_last = Signal(), Signal()
-        m.d.comb += [
-            self._walk_ends.eq(walk.columns_after[-1] | walk.kernel_column_after[-1]),
-            self._walk_last.eq(walk.rows_after[-1] | walk.kernel_row_after[-1]),
-        ]
-        with m.If(now[State.WALK] & self._room):
-            m.d.sync += [
-                walk.columns_after.eq(walk.columns_after - 1),
-                walk.kernel_column_after.eq(walk.kernel_column_after - config.column_stride),
-                walk.offset.eq(walk.offset + self._right),
-            ]
-        with m.If(now[State.FOLLOW]):
-            m.d.sync += walk.following.eq(walk.word + config.row_words)
-        wraps = self._register(m, walk.following == self._end, "walk_wraps")
-        with m.If(now[State.STEP]):
-            m.d.sync += [
-                walk.word.eq(Mux(wraps, self._start, walk.following)),
-                walk.rows_after.eq(walk.rows_after - 1),
-                walk.kernel_row_after.eq(walk.kernel_row_after - config.row_stride),
-                walk.row_offset.eq(walk.row_offset - config.row_stride_bytes),
-                *[walk[name].eq(walk[f"first_{name}"]) for name in ("columns_after", "kernel_column_after", "offset")],
-            ]
-
-    def _build_writes(self, m: Module) -> None:
-        """The place of a byte, two additions in as many cycles, and a queue of two in front of the buffer."""
-        word_bits, lane_bits = len(self.o_address), len(self.o_lane)
-        self._walk = walk = Signal(
-            data.StructLayout(
-                {
-                    "byte": 8,
-                    "rows_after": signed(COUNT_WIDTH + 1),
-                    "word": word_bits,
-                    "following": word_bits + 1,
-                    "kernel_row_after": signed(11),  # less the stride
-                    "row_offset": self._offset_width,
-                    **{
-                        f"{prefix}{name}": shape
-                        for prefix in ("", "first_")
-                        for name, shape in (
-                            ("columns_after", signed(COUNT_WIDTH + 1)),
-                            ("kernel_column_after", signed(11)),
-                            ("offset", self._offset_width),
-                        )
-                    },
-                }
-            ),
-            reset_less=True,
-        )
-        write = data.StructLayout({"lane": lane_bits, "address": word_bits, "byte": 8})
-        inside, first, second = (Signal(write, reset_less=True) for _ in range(3))
-        base = Signal(word_bits + lane_bits, reset_less=True)
-        offset = Signal(word_bits + lane_bits, reset_less=True)
-        byte = Signal(8, reset_less=True)
-        started, valid, waits = Signal(), Signal(), Signal()
-        self._room, self._writing = Signal(), Signal()
-        m.d.comb += [
-            self._room.eq(~waits),
-            self._writing.eq(started | valid | waits),
-            inside.eq(Cat(base + offset)[: word_bits + lane_bits]),
-            inside.byte.eq(byte),
-            self.o_valid.eq(valid),
-            self.o_address.eq(first.address),
-            self.o_lane.eq(first.lane),
-            self.o_byte.eq(first.byte),
-        ]
-        with m.If(self._room):
-            m.d.sync += [
-                started.eq(self._is[State.WALK]),
-                base.eq(Cat(walk.row_offset[:lane_bits], walk.word + walk.row_offset[lane_bits:])),
-                offset.eq(walk.offset),
-                byte.eq(walk.byte),
-            ]
-        with m.If(~valid | self.i_ready):
-            m.d.sync += [valid.eq(waits | started), first.eq(Mux(waits, second, inside)), waits.eq(0)]
-        with m.Elif(self._room):
-            m.d.sync += [second.eq(inside), waits.eq(started)]
+        self._begin_walk(m, columns_after, kernel_column, offset)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -45,8 +45,8 @@ class PacketReceiver(wiring.Component):
         o_end: a `PacketEnd`.
         header_error: for one cycle: a sync word was not followed by a valid header.
 
-    Throughput: one byte in two cycles while looking for a header, one in each cycle of a payload. Back-pressure on
-    the outputs holds the input. The pause is measured only while the receiver is ready.
+    Throughput: one byte in two cycles. Back-pressure on the outputs holds the input. The pause is
+    measured only while the receiver is ready.
     """
 
     def __init__(self, silence_cycles: int) -> None:
@@ -76,6 +76,11 @@ class PacketReceiver(wiring.Component):
         self._silence = Signal(signed(bits_for(self._silence_cycles) + 1))  # less one
         m.d.comb += self.o_header.p.as_value().eq(header_bits)
         m.d.comb += self.o_end.payload.eq(end)
+        heard = Signal(init=1)  # a byte has come, or none was waited for
+        m.d.sync += [
+            heard.eq(self.i.valid | ~self.i.ready),
+            self._silence.eq(Mux(heard, self._silence_cycles - 1, self._silence - 1)),
+        ]
         m.d.sync += self.header_error.eq(0)
         with m.If(self.o_payload.ready):
             m.d.sync += self.o_payload.valid.eq(0)
@@ -104,7 +109,6 @@ class PacketReceiver(wiring.Component):
                     left.eq(length),
                     payload_crc.eq(PAYLOAD_CRC.initial),
                     end.eq(PacketEnd.GOOD),
-                    self._silence.eq(self._silence_cycles - 1),
                 ]
                 with m.If(length > PAYLOAD_LIMIT):
                     m.d.sync += end.eq(PacketEnd.OVERSIZE)
@@ -113,7 +117,7 @@ class PacketReceiver(wiring.Component):
                     with m.If((length != 0) & (length <= PAYLOAD_LIMIT)):
                         m.next = "PAYLOAD"
             with m.State("PAYLOAD"):
-                m.d.comb += self.i.ready.eq(~self.o_payload.valid | self.o_payload.ready)
+                m.d.comb += self.i.ready.eq(~self.o_payload.valid)
                 with m.If(self.i.ready & self.i.valid):
                     m.d.sync += [
                         self.o_payload.payload.eq(self.i.payload),
@@ -149,11 +153,7 @@ class PacketReceiver(wiring.Component):
         return m
 
     def _expire(self, m: Module, end: Signal) -> None:
-        """Counts the cycles without a byte and ends the packet when there were too many."""
-        with m.If(self.i.valid | ~self.i.ready):
-            m.d.sync += self._silence.eq(self._silence_cycles - 1)
-        with m.Else():
-            m.d.sync += self._silence.eq(self._silence - 1)
-            with m.If(self._silence[-1]):
-                m.d.sync += end.eq(PacketEnd.TRUNCATED)
-                m.next = "END"
+        """Ends the packet when there were too many cycles without a byte."""
+        with m.If(~self.i.valid & self.i.ready & self._silence[-1]):
+            m.d.sync += end.eq(PacketEnd.TRUNCATED)
+            m.next = "END"
