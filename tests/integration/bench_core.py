@@ -14,14 +14,20 @@ async def pulse(bench: Bench, name: str) -> None:
     bench.set(name, 0)
 
 
-async def load(bench: Bench, program: Program) -> None:
-    """Stop, write both memories, start, and wait until the frame input is configured."""
+def words(data: bytes) -> list[tuple[int, int]]:
+    """Numbered words of four bytes."""
+    return [(at // 4, int.from_bytes(data[at : at + 4], "little")) for at in range(0, len(data), 4)]
+
+
+async def load(bench: Bench, program: Program, flash: bytes) -> None:
+    """Stop, write the memories, start, and wait until the frame input is configured."""
     await pulse(bench, "clear")
-    weights = program.weights
     bench.send("program", list(enumerate(program.instructions)))
-    chunks = [(at // 4, int.from_bytes(weights[at : at + 4], "little")) for at in range(0, len(weights), 4)]
-    bench.send("weights", chunks)
+    bench.send("weights", words(program.weights))
     await bench.run_until(sent=["program", "weights"])
+    if flash:
+        bench.send("flash", words(flash))
+        await bench.run_until(sent=["flash"])
     await bench.run(32)  # the last write travels to its lane
     await pulse(bench, "start")
     for _ in range(100):
@@ -58,7 +64,7 @@ async def runs_programs(dut):
         program = Program.load(Path(job["program"]))
         data = Path(job["frames"]).read_bytes()
         size = program.input.frame_bytes
-        await load(bench, program)
+        await load(bench, program, Path(job["flash"]).read_bytes())
         for name, density in job["stalls"].items():
             bench.stall(name, density, seed=job["seed"])
         results = []

@@ -14,10 +14,12 @@ from simulated_core import Job, run_core
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Opcode
-from emberline.arch.listing import validate
+from emberline.arch.listing import decode, encode, validate
 from emberline.arch.presets import preset
+from emberline.arch.timing import predict
 from emberline.compiler.compile import compile_graph
 from emberline.compiler.frontends.tflite_reader import read_tflite
+from emberline.compiler.weight_encoder import WeightEncoder
 from emberline.errors import CompileError
 from emberline.model.graph import Select, Upsample
 from emberline.model.network import run
@@ -57,7 +59,7 @@ def test_random_networks_are_exact_in_every_output_and_every_cycle(shape, tmp_pa
 def check_jobs(architecture, graphs, jobs, folder, *, hiding=False):
     """Every output and every cycle of the jobs' frames.
 
-    With ``hiding``, waiting for the frame may hide another wait, for a row to be written: then a frame takes no more
+    With ``hiding``, waiting for the frame or for a late LOAD may hide another wait, for a row to be written: then a frame takes no more
     cycles than are predicted and stalled, and three of four still take exactly these.
     """
     results = run_core(architecture, jobs, folder)
@@ -194,6 +196,66 @@ def test_fused_networks_are_exact_in_every_output_and_every_cycle(shape, tmp_pat
             graphs.append(graph)
     assert len(graphs) >= 16
     check_jobs(SHAPES[shape], graphs, jobs, tmp_path, hiding=True)
+
+
+def fetching(program, parts):
+    """The program with its weights in the flash instead, in so many LOADs at the start of a frame; and the flash."""
+    size, words = program.architecture.multipliers, len(program.weights) // program.architecture.multipliers
+    flash, instructions = b"", []
+    ends = [words * part // parts for part in range(parts + 1)]
+    loads = []
+    for first, end in pairwise(ends):
+        if first == end:
+            continue
+        blocks = WeightEncoder().encode(program.weights[first * size : end * size])
+        data = b"".join(block.words.astype("<u4").tobytes() for block in blocks)
+        rate = program.architecture.weight_word_cycles * len(data) // 4
+        loads.append(
+            {
+                "source": len(flash),
+                "length": len(data),
+                "address": first,
+                "words": end - first,
+                "cycles": 400 + rate + (end - first) * size // 4 + 80 * len(blocks),
+                "check": int(np.bitwise_xor.reduce([block.words[-1] for block in blocks])),
+            }
+        )
+        flash += data
+    for instruction in decode(program.instructions):
+        more = {"loads": 0} if instruction.opcode is Opcode.ROW else {}
+        instructions += encode(instruction.opcode, instruction.fields | more)
+        if instruction.opcode is Opcode.BEGIN:
+            instructions += [word for load in loads for word in encode(Opcode.LOAD, load)]
+    cycles = predict(program.architecture, instructions).cycles
+    return replace(program, instructions=tuple(instructions), weights=bytes(size), predicted_cycles=cycles), flash
+
+
+@pytest.mark.parametrize("hurry", [0, 900])
+def test_fetched_weights_are_exact_in_every_output_and_every_cycle(hurry, tmp_path):
+    """From a flash that is as fast as announced; and from one that takes longer, which is counted as stalls."""
+    architecture = replace(SHAPES["4x4"], weight_word_cycles=16)
+    graphs, jobs = [], []
+    for seed in range(16):
+        rng = np.random.default_rng(seed)
+        graph = random_graph(rng)
+        program, flash = fetching(compile_graph(graph, architecture), parts=1 + seed % 6)
+        if hurry:
+            program = hurried(program, hurry)
+        jobs.append(Job(program, random_frames(rng, graph, FRAMES), seed=seed, flash=flash))
+        graphs.append(graph)
+    check_jobs(architecture, graphs, jobs, tmp_path, hiding=bool(hurry))
+
+
+def hurried(program, cycles):
+    """The program that announces its LOADs to take fewer cycles."""
+    instructions = []
+    for instruction in decode(program.instructions):
+        fields = dict(instruction.fields)
+        if instruction.opcode is Opcode.LOAD:
+            fields["cycles"] = max(1, fields["cycles"] - cycles)
+        instructions += encode(instruction.opcode, fields)
+    predicted = predict(program.architecture, instructions).cycles
+    return replace(program, instructions=tuple(instructions), predicted_cycles=predicted)
 
 
 def test_resnet8_is_exact_in_every_output_and_every_cycle(data_folder, tmp_path):

@@ -15,6 +15,7 @@ from emberline.arch.program import Program
 from emberline.gateware.machine import accelerator
 from emberline.model.outputs import decode_outputs, pack_frame
 from emberline.simulation.bench import run_bench
+from emberline.simulation.flash import FlashedAccelerator
 from emberline.simulation.plan import WritePort
 from emberline.simulation.recipe import recipe
 
@@ -23,16 +24,18 @@ WRITE_PORTS = {
     "program": WritePort(("program_address", "program_data"), "program_enable"),
     "weights": WritePort(("weight_address", "weight_data"), "weight_enable"),
 }
+FLASH_PORTS = {"flash": WritePort(("flash_write_address", "flash_write_data"), "flash_write_enable")}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A program, its frames int8 ``[N, H, W, C]``, and how densely each stream is paused."""
+    """A program, its frames int8 ``[N, H, W, C]``, how densely each stream is paused, and what the flash holds."""
 
     program: Program
     frames: NDArray[np.int8]
     stalls: Mapping[str, float] | None = None
     seed: int = 1
+    flash: bytes = b""
 
 
 class CoreResult(NamedTuple):
@@ -47,20 +50,31 @@ def run_core(architecture: Architecture, jobs: Sequence[Job], folder: Path) -> l
     """Run each job's frames through the RTL of ``architecture``; ``folder`` takes the files for the simulator."""
     described = []
     for index, job in enumerate(jobs):
-        program, frames = folder / f"{index}.ember", folder / f"{index}.frames"
+        program, frames, flash = (folder / f"{index}.{kind}" for kind in ("ember", "frames", "flash"))
+        flash.write_bytes(job.flash)
         job.program.save(program)
         frames.write_bytes(b"".join(pack_frame(job.program, frame) for frame in job.frames))
         described.append(
-            {"program": str(program), "frames": str(frames), "stalls": dict(job.stalls or {}), "seed": job.seed}
+            {
+                "program": str(program),
+                "frames": str(frames),
+                "flash": str(flash),
+                "stalls": dict(job.stalls or {}),
+                "seed": job.seed,
+            }
         )
     generic = replace(architecture, family="generic")
+    if architecture.streams:
+        name, build, ports = "FlashedAccelerator", FlashedAccelerator, WRITE_PORTS | FLASH_PORTS
+    else:
+        name, build, ports = "Accelerator", accelerator, WRITE_PORTS
     reports = run_bench(
-        lambda: accelerator(generic),
+        lambda: build(generic),
         BENCH,
         "runs_programs",
         {"jobs": described},
-        recipe=recipe("Accelerator", generic),
-        write_ports=WRITE_PORTS,
+        recipe=recipe(name, generic, packages=("emberline.arch", "emberline.gateware", "emberline.simulation")),
+        write_ports=ports,
     )
     return [
         [

@@ -52,7 +52,7 @@ _FIRST_READ = 4
 LOAD_START = 2
 """Cycles from the last of what a LOAD waits for to its start."""
 
-LOADED_ROW = 2
+LOADED_ROW = 3
 """Cycles from the completion of a LOAD to the first one in which a ROW that waits for it can be taken."""
 
 

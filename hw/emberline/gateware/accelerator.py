@@ -13,6 +13,8 @@ from emberline.gateware import activation_buffer, lane, requantiser, residual_ad
 from emberline.gateware import pooler as pooling
 from emberline.gateware.activation_buffer import ActivationBuffer
 from emberline.gateware.depthwise import DepthwiseSums
+from emberline.gateware.flash.flash_reader import FlashFault, FlashReader
+from emberline.gateware.flash.quad_spi import FlashPins
 from emberline.gateware.frame_writer import ROW_BYTES_WIDTH, ROW_COUNT_WIDTH, FrameWriter
 from emberline.gateware.lane import Lane
 from emberline.gateware.lane_control import CHUNK_WIDTH, CONTROL, WEIGHT_LATENCY, weight_write_layout
@@ -26,6 +28,7 @@ from emberline.gateware.result_writer import ResultWriter
 from emberline.gateware.row_issuer import RowIssuer
 from emberline.gateware.sequencer import Sequencer
 from emberline.gateware.structures import copies, delayed
+from emberline.gateware.weight_loader import WeightLoader
 
 FLUSH_CYCLES = 256
 """How long a reset lasts: longer than a group is on its way from the issuer to the buffer."""
@@ -61,6 +64,7 @@ class Accelerator(wiring.Component):
         o_result: bytes of the result after result_start; result_bytes their number; result_valid: the result of the
             last of ``frames_done`` frames is there until result_release.
         start, running, fault, cycles, stall_cycles: `Sequencer`.
+        flash: the configuration flash's lines, where weights may come from it.
         clear: stop and reset all control state; the memories keep their contents.
     """
 
@@ -91,6 +95,7 @@ class Accelerator(wiring.Component):
                 "fault": Out(8),
                 "cycles": Out(32),
                 "stall_cycles": Out(32),
+                **({"flash": Out(FlashPins())} if architecture.streams else {}),
             }
         )
 
@@ -101,6 +106,9 @@ class Accelerator(wiring.Component):
         m.submodules.sequencer = self._sequencer_reset(self._build_sequencer(m, start))
         m.submodules.buffer = self._build_buffer(m)
         m.submodules.issuer = self._row_reset(self._build_issuer(m, resets[2]))
+        self._weight_write = self.weight_enable, self.weight_address, self.weight_data
+        if self._architecture.streams:
+            self._build_loader(m)
         self._build_lanes(m)
         self._build_results(m)
         return m
@@ -113,12 +121,13 @@ class Accelerator(wiring.Component):
         left = Signal(signed(ceil_log2(FLUSH_CYCLES) + 1), init=-1)
         ends = left[-1]
         start, pending, quiet = Signal(), Signal(), Signal()
+        self._flash_settled = Signal(init=1)  # what is on the board is known
         resets: list[Value] = [Signal(name="reset")]
         m.d.sync += [
             resets[0].eq(self.clear | ~ends),
             left.eq(Mux(ends, -1, left - 1)),
             quiet.eq(ends & ~resets[0] & ~self.clear),
-            start.eq(pending & quiet & ~start & ~self.clear),
+            start.eq(pending & quiet & self._flash_settled & ~start & ~self.clear),
         ]
         for index in range(1, RESET_PARTS):
             resets.append(delayed(m, resets[-1], 1, name=f"reset_{index}", reset=True))
@@ -326,6 +335,36 @@ class Accelerator(wiring.Component):
             reader.i_settings.eq(reading),
         ]
 
+    def _build_loader(self, m: Module) -> None:
+        """Weights from the flash, beside those from the link, which come while nothing runs."""
+        architecture, sequencer = self._architecture, self._sequencer
+        loader = WeightLoader(architecture)
+        reader = FlashReader(clock_hz=architecture.clock_hz, divider=architecture.weight_word_cycles // 8)
+        m.submodules.loader, m.submodules.flash_reader = self._row_reset(loader), self._row_reset(reader)
+        connect(m, loader.read, reader.i)
+        connect(m, reader.o, loader.i_bytes)
+        connect(m, reader.pins, flipped(self.flash))
+        m.d.comb += [
+            loader.i.eq(sequencer.o_load),
+            loader.i_valid.eq(sequencer.o_load_valid),
+            loader.i_row_taken.eq(sequencer.i_row_taken),
+            loader.i_row_end.eq(sequencer.i_row_end),
+            loader.i_flash_fault.eq(reader.o_fault),
+            sequencer.i_loads_pending.eq(loader.o_pending),
+            sequencer.i_load_late.eq(loader.o_late),
+            sequencer.i_load_fault.eq(loader.o_fault),
+        ]
+        enable, address, chunk = (
+            Signal.like(each, name=f"{each.name}_register", reset_less=True) for each in self._weight_write
+        )
+        m.d.sync += [
+            enable.eq(self.weight_enable | loader.write_enable),
+            address.eq(Mux(loader.write_enable, loader.write_address, self.weight_address)),
+            chunk.eq(Mux(loader.write_enable, loader.write_data, self.weight_data)),
+        ]
+        self._weight_write = enable, address, chunk
+        m.d.comb += self._flash_settled.eq(reader.o_ready | (reader.o_fault != FlashFault.NONE))
+
     def _build_lanes(self, m: Module) -> None:
         """The array: everything enters at lane 0 and is forwarded."""
         architecture, issuer, buffer = self._architecture, self._issuer, self._buffer
@@ -342,14 +381,12 @@ class Accelerator(wiring.Component):
         first_control = control
         write = Signal(weight_write_layout(architecture), reset_less=True)
         fields = Cat(write.chunk, write.lane, write.address)
-        m.d.sync += [
-            write.enable.eq(self.weight_enable),
-            write.data.eq(self.weight_data),
-        ]
-        if len(self.weight_address) == len(fields):
-            m.d.sync += fields.eq(self.weight_address)
+        enable, address, chunk = self._weight_write
+        m.d.sync += [write.enable.eq(enable), write.data.eq(chunk)]
+        if len(address) == len(fields):
+            m.d.sync += fields.eq(address)
         else:  # one chunk in a lane's word: the chunk field exists but counts nothing
-            m.d.sync += [write.chunk.eq(0), Cat(write.lane, write.address).eq(self.weight_address)]
+            m.d.sync += [write.chunk.eq(0), Cat(write.lane, write.address).eq(address)]
 
         self._lanes = []
         for index in range(architecture.lanes_out):

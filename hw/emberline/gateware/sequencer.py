@@ -11,7 +11,7 @@ from emberline.arch import isa
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Fault, Opcode
 from emberline.arch.layout import WORD_WIDTH
-from emberline.gateware import frame_writer, result_reader
+from emberline.gateware import frame_writer, result_reader, weight_loader
 from emberline.gateware.structures import delayed, memory_output, structure
 
 ROW_AND_MORE = data.StructLayout(
@@ -24,10 +24,6 @@ ROW_AND_MORE = data.StructLayout(
 
 _OPERANDS = ("source", "target", "residual")
 """The third operand is the residual of an ADD or the copy of a POOL: their pointer fields are the same bits."""
-
-
-_LONG = (Opcode.FRAME, Opcode.RESULT, Opcode.ROW)
-"""Instructions of more than one word."""
 
 
 class State(enum.Enum):
@@ -47,6 +43,7 @@ class State(enum.Enum):
     READY = 11
     BEGIN = 12
     END = 13
+    LOAD = 14
 
 
 class Sequencer(wiring.Component):
@@ -61,17 +58,21 @@ class Sequencer(wiring.Component):
         running, fault (`emberline.arch.isa.Fault`).
         o_frame, o_frame_configure: a FRAME instruction; o_result, o_result_configure: a RESULT instruction.
         o_row, o_add, o_pool: the ROW, its ADD fields, its POOL fields.
+        o_load, o_load_valid: a LOAD that is queued, not while i_loads_pending is ``isa.LOAD_QUEUE``. i_loads_pending:
+            those that are not complete; i_load_late: the one under way takes longer than announced; i_load_fault: stop.
         o_source, o_target, o_third: addresses in groups; the third is the residual's or the copy's.
         o_row_valid: it may start; i_row_taken: it does; i_ready: it could.
         i_row_end: the ROW being walked has read its last word; i_row_done: a ROW's last group has been written.
         i_rows, i_rows_count: frame rows have come; o_release, o_release_count: rows that are free again.
         result_release: the result may be overwritten.
         result_valid, frames_done: a frame has been computed. cycles, stall_cycles: of that frame: from BEGIN with its
-            rows there to the last group written; those of them in which only the link was waited for.
+            rows there to the last group written; those of them in which only the link, or a late LOAD, was waited for.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         self._architecture = architecture
+        # Instructions of more than one word
+        self._long = [Opcode.FRAME, Opcode.RESULT, Opcode.ROW] + architecture.streams * [Opcode.LOAD]
         address = range(architecture.program_depth_words)
         super().__init__(
             {
@@ -88,6 +89,11 @@ class Sequencer(wiring.Component):
                 "o_row": Out(ROW_AND_MORE["row"].shape),
                 "o_add": Out(structure(isa.ADD)),
                 "o_pool": Out(structure(isa.POOL)),
+                "o_load": Out(weight_loader.LOAD),
+                "o_load_valid": Out(1),
+                "i_loads_pending": In(range(isa.LOAD_QUEUE + 1)),
+                "i_load_late": In(1),
+                "i_load_fault": In(Fault),
                 "o_source": Out(isa.ADDRESS_WIDTH),
                 "o_target": Out(isa.ADDRESS_WIDTH),
                 "o_third": Out(isa.ADDRESS_WIDTH),
@@ -163,10 +169,13 @@ class Sequencer(wiring.Component):
         frame = data.View(structure(isa.FRAME), shadow[: isa.FRAME.width])
         result = data.View(structure(isa.RESULT), shadow[: isa.RESULT.width])
         m.d.comb += [self.o_frame[name].eq(frame[name]) for name, _ in frame_writer.SETTINGS]
+        load = data.View(structure(isa.LOAD), shadow[: isa.LOAD.width])
         m.d.comb += [self.o_result[name].eq(result[name]) for name, _ in result_reader.SETTINGS]
+        m.d.comb += [self.o_load[name].eq(load[name]) for name, _ in weight_loader.LOAD]
         opcode = self._shadow[0][:4]
         m.d.sync += [kind.eq(opcode == code) for code, kind in self._kinds.items()]
-        m.d.sync += self._unknown.eq(~opcode.matches(*Opcode))
+        known = [each for each in Opcode if each is not Opcode.LOAD or self._architecture.streams]
+        m.d.sync += self._unknown.eq(~opcode.matches(*known))
 
     def _resolve_pointers(self, m: Module) -> None:
         """POINTERS: each operand takes its pointer and moves it on, five cycles deep, one operand after the other."""
@@ -290,7 +299,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += state.eq(State.DECODE)
             with m.Case(State.DECODE):
                 m.d.sync += state.eq(State.EXECUTE)
-                with m.If(head[:4].matches(*_LONG)):
+                with m.If(head[:4].matches(*self._long)):
                     m.d.sync += state.eq(State.BODY)
             with m.Case(State.EXECUTE):
                 m.d.sync += [target.eq(following), state.eq(State.GO)]
@@ -306,8 +315,17 @@ class Sequencer(wiring.Component):
                 m.d.sync += self._body_left.eq(self._body_left - 1)
                 with m.If(self._body_left[-1]):
                     m.d.sync += state.eq(Mux(kinds[Opcode.ROW], State.POINTERS, State.APPLY))
+                    if self._architecture.streams:
+                        with m.If(kinds[Opcode.LOAD]):
+                            m.d.sync += state.eq(State.LOAD)
             with m.Case(State.APPLY):
                 m.d.sync += [target.eq(behind), state.eq(State.GO)]
+            if self._architecture.streams:
+                with m.Case(State.LOAD):
+                    m.d.sync += target.eq(behind)
+                    with m.If(self.i_loads_pending != isa.LOAD_QUEUE):
+                        m.d.comb += self.o_load_valid.eq(1)
+                        m.d.sync += state.eq(State.GO)
             with m.Case(State.POINTERS):
                 m.d.sync += target.eq(behind)
                 with m.If(self._pointer_last):
@@ -342,18 +360,24 @@ class Sequencer(wiring.Component):
             self._begin_ready.eq(waits & (self._rows >= begin_rows) & ~self._begin_ready),
         ]
         self._free = free = (in_flight == 0) | (~row.fence & ~in_flight[1])
-        m.d.sync += self.o_row_valid.eq((state == State.READY) & ~self.i_row_taken & free & link_ready)
+        self._loaded = loaded = Signal(init=1)
+        if self._architecture.streams:
+            m.d.sync += loaded.eq((self.i_loads_pending <= row.loads) | row.loads.all())
+            with m.If((self.i_load_fault != Fault.NONE) & (state != State.STOPPED)):
+                m.d.comb += fault.eq(self.i_load_fault)
+        m.d.sync += self.o_row_valid.eq((state == State.READY) & ~self.i_row_taken & free & link_ready & loaded)
 
         with m.If(fault != Fault.NONE):
             m.d.sync += [self.fault.eq(fault), self.running.eq(0), state.eq(State.STOPPED)]
 
-    @staticmethod
-    def _instruction_length(word: Value) -> Value:
-        """Words of the FRAME, RESULT or ROW that begins with ``word``."""
+    def _instruction_length(self, word: Value) -> Value:
+        """Words of the FRAME, RESULT, LOAD or ROW that begins with ``word``."""
         row = data.View(structure(isa.ROW), Cat(word, C(0, isa.ROW.width - WORD_WIDTH)))
         plain = isa.ROW.word_count
         row_length = Mux(row.add, plain + isa.ADD.word_count, Mux(row.pool, plain + isa.POOL.word_count, plain))
         other = Mux(row.opcode == Opcode.FRAME, isa.FRAME.word_count, isa.RESULT.word_count)
+        if self._architecture.streams:
+            other = Mux(row.opcode == Opcode.LOAD, isa.LOAD.word_count, other)
         return Mux(row.opcode == Opcode.ROW, row_length, other)
 
     def _loop(self, m: Module, fault: Signal) -> None:
@@ -380,7 +404,7 @@ class Sequencer(wiring.Component):
         ]
         is_depth, is_inner = (Signal(isa.LOOP_DEPTH, name=name, reset_less=True) for name in ("is_depth", "is_inner"))
         executes = Signal()  # NEXT and LOOP, as any instruction of one word
-        m.d.sync += executes.eq((self._state == State.DECODE) & ~self._shadow[0][:4].matches(*_LONG))
+        m.d.sync += executes.eq((self._state == State.DECODE) & ~self._shadow[0][:4].matches(*self._long))
         m.d.sync += [is_depth[index].eq(depth == index) for index in range(isa.LOOP_DEPTH)]
         m.d.sync += [is_inner[index].eq(inner == index) for index in range(isa.LOOP_DEPTH)]
         opens = executes & self._kinds[Opcode.LOOP]
@@ -401,9 +425,12 @@ class Sequencer(wiring.Component):
 
     def _count_cycles(self, m: Module) -> None:
         cycles, stalls = Signal(32, reset_less=True), Signal(32, reset_less=True)
-        blocked = delayed(
-            m, (self._state == State.READY) & self._free & ~self._link_ready, 1, name="blocked", reset=True
-        )
+        waits: Value = ~self._link_ready
+        if self._architecture.streams:
+            late = delayed(m, self.i_load_late, 1, name="late", reset=True)
+            waits = Mux(self._loaded, waits, late)
+        could = (self._state == State.READY) & self._free
+        blocked = delayed(m, could & waits, 1, name="blocked", reset=True)
         begins, ends, stalled = (
             delayed(m, value, 1, name=name, reset=True)
             for value, name in (

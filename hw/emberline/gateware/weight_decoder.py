@@ -50,7 +50,7 @@ class WeightDecoder(wiring.Component):
     Members:
         i: words, ``last`` only with the last word of a block.
         o: chunks of four bytes, first byte least significant.
-        done: for one cycle: a block's chunks have all been taken and match their check.
+        done: for one cycle: a block's chunks have all been taken and match their check, which is ``check`` then.
         fault: a `StreamFault`, until ``clear``.
         clear: strobe; blocks are taken again when the faulty words have been dropped.
 
@@ -67,6 +67,7 @@ class WeightDecoder(wiring.Component):
                 "i": In(stream.Signature(INPUT)),
                 "o": Out(stream.Signature(CHUNK_WIDTH)),
                 "done": Out(1),
+                "check": Out(WORD_WIDTH),
                 "fault": Out(FAULT_WIDTH),
                 "clear": In(1),
             }
@@ -249,7 +250,7 @@ class WeightDecoder(wiring.Component):
                 m.d.sync += self._state.eq(_State.CHECK)
 
     def _judge(self, m: Module) -> None:
-        check = Signal(WORD_WIDTH)
+        check = self.check
         wrong, judged = Signal(), Signal()
         m.d.sync += [wrong.eq((self._crc ^ check) != PAYLOAD_CRC.final_xor), judged.eq(self._state == _State.JUDGE)]
         with m.Case(_State.CHECK):

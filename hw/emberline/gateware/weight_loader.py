@@ -1,0 +1,220 @@
+"""Carries out LOADs: compressed weights from a reader's bytes into the lanes' memories, while rows are computed."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from emberline.arch import isa
+from emberline.arch.architecture import Architecture
+from emberline.arch.isa import Fault
+from emberline.gateware.flash.flash_reader import READ, FlashFault
+from emberline.gateware.lane_control import CHUNK_WIDTH
+from emberline.gateware.structures import delayed, structure
+from emberline.gateware.weight_decoder import WeightDecoder
+
+LOAD = structure(isa.LOAD, skip=("opcode",))
+FLASH_FAULT_WIDTH = len(FlashFault).bit_length()
+
+_FAULTS = {
+    FlashFault.ABSENT: Fault.FLASH_ABSENT,
+    FlashFault.UNKNOWN: Fault.FLASH_UNKNOWN,
+    FlashFault.QUAD: Fault.FLASH_QUAD,
+}
+
+
+class State(enum.Enum):
+    """What is done for the first LOAD of the queue."""
+
+    IDLE = 0
+    ASK = 1
+    DECODE = 2
+    WAIT = 3
+    LEAVE = 4
+
+
+class WeightLoader(wiring.Component):
+    """Takes LOADs, at most ``isa.LOAD_QUEUE`` at once, and carries them out in their order.
+
+    Let a LOAD be taken in cycle ``t``, the ROW that is walked then end in ``e`` (``i_row_end`` is high in ``e + 1``)
+    and the LOAD before it be complete in ``c``: it starts in cycle ``max(t, e, c) + 2``, and is complete ``cycles``
+    later, or when its blocks have been decoded and match, whichever is later. Its weights enter lane 0 before that.
+
+    Members:
+        i, i_valid: a LOAD, taken in every cycle with ``i_valid``; not while ``o_pending`` is ``isa.LOAD_QUEUE``.
+        i_row_taken, i_row_end: of the issuer.
+        o_pending: LOADs taken and not complete, from the cycle after.
+        o_late: the LOAD under way takes more than its ``cycles``.
+        o_fault: a `Fault`, kept until reset.
+        read, i_bytes: what is asked of a reader of the flash, and its answer. i_ready, i_flash_fault: its ``o_ready``
+            and ``o_fault``.
+        write_enable, write_address, write_data: four bytes of the weight image at byte ``4 * write_address``.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self._architecture = architecture
+        self._chunk_bits = ceil_log2(architecture.multipliers * 8 // CHUNK_WIDTH)
+        super().__init__(
+            {
+                "i": In(LOAD),
+                "i_valid": In(1),
+                "i_row_taken": In(1),
+                "i_row_end": In(1),
+                "o_pending": Out(range(isa.LOAD_QUEUE + 1)),
+                "o_late": Out(1),
+                "o_fault": Out(Fault),
+                "read": Out(stream.Signature(READ)),
+                "i_bytes": In(stream.Signature(8)),
+                "i_flash_fault": In(FlashFault),
+                "write_enable": Out(1),
+                "write_address": Out(range(architecture.weight_bytes * 8 // CHUNK_WIDTH)),
+                "write_data": Out(CHUNK_WIDTH),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        self._state = state = Signal(State)
+        self._load = load = Signal(LOAD, reset_less=True)
+        self._complete = complete = Signal()
+        self._starts = starts = Signal()
+        first, ready = self._queue(m)
+        m.submodules.decoder = self._decoder = WeightDecoder(
+            self._architecture.lanes_in * 8 // CHUNK_WIDTH, family=self._architecture.family
+        )
+        # Negative in the cycle in which the LOAD may be complete
+        timer = Signal(signed(len(load.cycles) + 1), reset_less=True)
+        m.d.sync += timer.eq(Mux(starts, first.cycles - 2, Mux(timer[-1], timer, timer - 1)))
+        m.d.comb += [
+            starts.eq((state == State.IDLE) & ready),
+            complete.eq((state == State.WAIT) & timer[-1]),
+            self.read.valid.eq(state == State.ASK),
+            self.read.payload.address.eq(load.source),
+            self.read.payload.length.eq(load.length),
+        ]
+        m.d.sync += self.o_late.eq(timer[-1] & state.matches(State.ASK, State.DECODE))
+        self._feed(m, first, starts)
+        self._write(m, first, starts)
+        decoded = self._judge(m, starts)
+        with m.Switch(state):
+            with m.Case(State.IDLE):
+                with m.If(ready):
+                    m.d.sync += [load.eq(first), state.eq(State.ASK)]
+            with m.Case(State.ASK):
+                with m.If(self.read.ready):
+                    m.d.sync += state.eq(State.DECODE)
+            with m.Case(State.DECODE):
+                with m.If(decoded):
+                    m.d.sync += state.eq(State.WAIT)
+            with m.Case(State.WAIT):
+                with m.If(complete):
+                    m.d.sync += state.eq(State.LEAVE)
+            with m.Case(State.LEAVE):
+                m.d.sync += state.eq(State.IDLE)
+        return m
+
+    def _queue(self, m: Module) -> tuple[data.View, Signal]:
+        """The LOADs that are waiting: the first of them, and whether it may start."""
+        m.submodules.queue = queue = Memory(shape=unsigned(LOAD.size), depth=isa.LOAD_QUEUE, init=[])
+        write, read = queue.write_port(), queue.read_port(domain="comb")
+        head, tail = Signal(range(isa.LOAD_QUEUE)), Signal(range(isa.LOAD_QUEUE))
+        walking, blocked, waiting = Signal(), Signal(isa.LOAD_QUEUE), Signal(isa.LOAD_QUEUE)
+        ready = Signal()
+        load = delayed(m, self.i.as_value(), 1, name="load")
+        valid = delayed(m, self.i_valid, 1, name="load_valid", reset=True)
+        blocks = delayed(m, walking & ~self.i_row_end, 1, name="load_blocked", reset=True)
+        m.d.comb += [
+            write.en.eq(valid),
+            write.addr.eq(tail),
+            write.data.eq(load),
+            read.addr.eq(head),
+            ready.eq((waiting & ~blocked).bit_select(head, 1)),
+        ]
+        m.d.sync += [
+            self.o_pending.eq(self.o_pending + self.i_valid - self._complete),
+            walking.eq((walking & ~self.i_row_end) | self.i_row_taken),
+        ]
+        with m.If(self.i_row_end):
+            m.d.sync += blocked.eq(0)
+        with m.If(valid):
+            m.d.sync += [
+                tail.eq(tail + 1),
+                waiting.bit_select(tail, 1).eq(1),
+                blocked.bit_select(tail, 1).eq(blocks & ~self.i_row_end),
+            ]
+        with m.If(self._starts):
+            m.d.sync += [head.eq(head + 1), waiting.bit_select(head, 1).eq(0)]
+        return data.View(LOAD, read.data), ready
+
+    def _feed(self, m: Module, first: data.View, starts: Signal) -> None:
+        """Bytes into words for the decoder; ``last`` with the last one."""
+        words_left = Signal(signed(len(first.length) - 1), reset_less=True)  # behind the one that is gathered, less one
+        word, count, full = Signal(32, reset_less=True), Signal(2), Signal()
+        taken = Signal()
+        m.d.comb += [
+            self._decoder.i.payload.word.eq(word),
+            self._decoder.i.payload.last.eq(words_left[-1]),
+            self._decoder.i.valid.eq(full),
+            taken.eq(full & self._decoder.i.ready),
+            self.i_bytes.ready.eq(~full),
+        ]
+        with m.If(self.i_bytes.valid & ~full):
+            m.d.sync += [word.eq(Cat(word[8:], self.i_bytes.payload)), count.eq(count + 1), full.eq(count == 3)]
+        with m.If(taken):
+            m.d.sync += [full.eq(0), words_left.eq(words_left - 1)]
+        with m.If(starts):
+            m.d.sync += words_left.eq((first.length >> 2) - 2)
+        self._all_taken = all_taken = Signal()
+        m.d.sync += all_taken.eq(~starts & (all_taken | (taken & words_left[-1])))
+
+    def _write(self, m: Module, first: data.View, starts: Signal) -> None:
+        """The decoder's chunks into the weight memory, never more than the LOAD names."""
+        chunks_left = Signal(signed(len(first.words) + self._chunk_bits + 1), reset_less=True)  # less one
+        address = Signal.like(self.write_address, reset_less=True)
+        decoder = self._decoder
+        m.d.comb += decoder.o.ready.eq(1)
+        m.d.sync += [
+            self.write_enable.eq(decoder.o.valid & ~chunks_left[-1]),
+            self.write_address.eq(address),
+            self.write_data.eq(decoder.o.payload),
+        ]
+        self._overflow, self._all_written = Signal(), Signal()
+        with m.If(decoder.o.valid):
+            m.d.sync += [address.eq(address + 1), chunks_left.eq(chunks_left - 1)]
+            with m.If(chunks_left[-1]):
+                m.d.sync += self._overflow.eq(1)
+        m.d.sync += self._all_written.eq(chunks_left == -1)
+        with m.If(starts):
+            m.d.sync += [
+                address.eq(first.address << self._chunk_bits),
+                chunks_left.eq((first.words << self._chunk_bits) - 1),
+            ]
+
+    def _judge(self, m: Module, starts: Signal) -> Signal:
+        """Whether all blocks have been decoded and are this program's; anything else is a fault."""
+        decoder = self._decoder
+        check = Signal.like(self._load.check, reset_less=True)
+        done, ended = Signal(), Signal()
+        decoded = Signal()
+        m.d.sync += [done.eq(decoder.done), ended.eq(done & self._all_taken & (self._state == State.DECODE))]
+        with m.If(starts):
+            m.d.sync += check.eq(0)
+        with m.Elif(decoder.done):
+            m.d.sync += check.eq(check ^ decoder.check)
+        right = Signal()
+        m.d.sync += right.eq(check == self._load.check)
+        whole = self._all_written & ~self._overflow
+        m.d.comb += decoded.eq(ended & whole & right)
+        with m.If(self.o_fault == Fault.NONE):
+            with m.If((decoder.fault != 0) | self._overflow | (ended & ~whole)):
+                m.d.sync += self.o_fault.eq(Fault.WEIGHTS)
+            with m.Elif(ended & ~right):
+                m.d.sync += self.o_fault.eq(Fault.WEIGHTS_CHECK)
+            with m.Elif(self._state == State.ASK):
+                for flash_fault, fault in _FAULTS.items():
+                    with m.If(self.i_flash_fault == flash_fault):
+                        m.d.sync += self.o_fault.eq(fault)
+        return decoded

@@ -1,0 +1,135 @@
+"""A serial NOR flash in RTL, for machines that are simulated whole: its answers have a real flash's timing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from emberline.arch.architecture import Architecture
+from emberline.gateware.flash.quad_spi import READ_COMMAND, FlashPins
+from emberline.gateware.machine import accelerator
+
+FLASH_BYTES = 1 << 16
+"""Of the simulated flash, unless more are asked for; addresses wrap around."""
+
+IDENTITY = 0xEF4018
+"""A Winbond W25Q128JV."""
+
+DUMMY_PERIODS = 4
+
+
+class SimulatedFlash(wiring.Component):
+    """What a Winbond W25Q128JV does on its six lines when it is reset, identified and read with four lines.
+
+    It sees the lines a cycle late and answers in the next one, well within the data sheet's times; it powers up with
+    quad reads forbidden, takes status register 2 as written, and forgets nothing else.
+
+    Parameters:
+        size: bytes that it holds, a power of two.
+
+    Members:
+        pins: its lines, as the controller has them.
+        write_enable, write_address, write_data: puts four bytes at byte ``4 * write_address``.
+        identity: what it says it is; 0 is no flash at all.
+    """
+
+    def __init__(self, size: int = FLASH_BYTES) -> None:
+        self._size = size
+        super().__init__(
+            {
+                "pins": In(FlashPins()),
+                "write_enable": In(1),
+                "write_address": In(range(size // 4)),
+                "write_data": In(32),
+                "identity": In(24, init=IDENTITY),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        # Few wide words: what a simulator takes to build a memory grows with their number.
+        m.submodules.memory = memory = Memory(shape=unsigned(64), depth=self._size // 8, init=[])
+        write, read = memory.write_port(granularity=32), memory.read_port()
+        address = Signal(24)
+        m.d.comb += [
+            write.en.eq(Mux(self.write_enable, 1 << self.write_address[0], 0)),
+            write.addr.eq(self.write_address[1:]),
+            write.data.eq(self.write_data.replicate(2)),
+            read.addr.eq(address[3:]),
+        ]
+        clock_before, periods = Signal(), Signal(32)
+        rises, falls = self.pins.clock & ~clock_before, ~self.pins.clock & clock_before
+        m.d.sync += clock_before.eq(self.pins.clock)
+        command, argument, status = Signal(8), Signal(8), Signal(8)
+        nibble = Signal()  # the second one of a byte
+        answer = Signal(24)
+        with m.If(~self.pins.select):
+            m.d.sync += periods.eq(0)
+            with m.If((command == 0x31) & (periods == 16)):
+                m.d.sync += status.eq(argument)
+            with m.If(periods != 0):
+                m.d.sync += command.eq(0)
+        with m.Elif(rises):
+            m.d.sync += periods.eq(periods + 1)
+            with m.If(periods < 8):
+                m.d.sync += command.eq(Cat(self.pins.data_out[0], command))
+            with m.Elif(periods < 16):
+                m.d.sync += argument.eq(Cat(self.pins.data_out[0], argument))
+            with m.If((command == READ_COMMAND) & (periods >= 8) & (periods < 14)):
+                m.d.sync += [address.eq(Cat(self.pins.data_out, address)), nibble.eq(0)]
+        with m.Elif(falls & (command == READ_COMMAND) & (periods >= 16 + DUMMY_PERIODS) & status[1]):
+            byte = read.data.word_select(address[:3], 8)
+            m.d.sync += [
+                self.pins.data_in.eq(Mux(self.identity == 0, 0, Mux(nibble, byte[:4], byte[4:]))),
+                nibble.eq(~nibble),
+                address.eq(address + nibble),
+            ]
+        with m.Elif(falls & (periods == 8)):
+            with m.Switch(command):
+                with m.Case(0x9F):
+                    m.d.sync += self._shift(answer, self.identity)
+                with m.Case(0x35):
+                    m.d.sync += self._shift(answer, Cat(Const(0, 16), status))
+                with m.Default():
+                    m.d.sync += self._shift(answer, Const(0, 24))
+        with m.Elif(falls & (periods > 8)):
+            m.d.sync += self._shift(answer, answer)
+        return m
+
+    def _shift(self, answer: Signal, bits: Value) -> list[Any]:
+        """The next bit of an answer on line 1."""
+        return [self.pins.data_in.eq(Cat(Const(0, 1), bits[23])), answer.eq(Cat(Const(0, 1), bits))]
+
+
+class FlashedAccelerator(wiring.Component):
+    """An accelerator with its flash: the members of both, the flash's with the prefix ``flash_``."""
+
+    def __init__(self, architecture: Architecture, size: int = FLASH_BYTES) -> None:
+        self._accelerator = accelerator(architecture)
+        self._size = size
+        members = {name: member for name, member in self._accelerator.signature.members.items() if name != "flash"}
+        flash = SimulatedFlash(size).signature.members
+        super().__init__(
+            {**members, **{f"flash_{name}": flash[name] for name in ("write_enable", "write_address", "write_data")}}
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.accelerator = inner = self._accelerator
+        m.submodules.flash = flash = SimulatedFlash(self._size)
+        connect(m, inner.flash, flash.pins)
+        for name, member in self.signature.members.items():
+            if name.startswith("flash_"):
+                m.d.comb += getattr(flash, name.removeprefix("flash_")).eq(getattr(self, name))
+            elif not member.is_port:
+                connect(m, flipped(getattr(self, name)), getattr(inner, name))
+            elif member.flow is In:
+                m.d.comb += getattr(inner, name).eq(getattr(self, name))
+            else:
+                assert member.flow is Out
+                m.d.comb += getattr(self, name).eq(getattr(inner, name))
+        return m
