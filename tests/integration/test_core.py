@@ -59,8 +59,8 @@ def test_random_networks_are_exact_in_every_output_and_every_cycle(shape, tmp_pa
 def check_jobs(architecture, graphs, jobs, folder, *, hiding=False):
     """Every output and every cycle of the jobs' frames.
 
-    With ``hiding``, waiting for the frame or for a late LOAD may hide another wait, for a row to be written: then a frame takes no more
-    cycles than are predicted and stalled, and three of four still take exactly these.
+    With ``hiding``, waiting for the frame or for a late LOAD may hide another wait, for a row to be written: then a
+    frame takes no more cycles than are predicted and stalled, and three of four still take exactly these.
     """
     results = run_core(architecture, jobs, folder)
     for graph, job, frames in zip(graphs, jobs, results, strict=True):
