@@ -14,19 +14,23 @@ async def pulse(bench: Bench, name: str) -> None:
     bench.set(name, 0)
 
 
-def words(data: bytes) -> list[tuple[int, int]]:
-    """Numbered words of four bytes."""
-    return [(at // 4, int.from_bytes(data[at : at + 4], "little")) for at in range(0, len(data), 4)]
+def words(data: bytes, first: int = 0, limit: int = 1 << 32) -> list[tuple[int, int]]:
+    """Words of four bytes with their numbers, from byte ``first`` on, in a memory of ``limit`` bytes."""
+    numbers = range(first // 4, (first + len(data)) // 4)
+    return [
+        (number % (limit // 4), int.from_bytes(data[4 * index : 4 * index + 4], "little"))
+        for index, number in enumerate(numbers)
+    ]
 
 
-async def load(bench: Bench, program: Program, flash: bytes) -> None:
+async def load(bench: Bench, program: Program) -> None:
     """Stop, write the memories, start, and wait until the frame input is configured."""
     await pulse(bench, "clear")
     bench.send("program", list(enumerate(program.instructions)))
     bench.send("weights", words(program.weights))
     await bench.run_until(sent=["program", "weights"])
-    if flash:
-        bench.send("flash", words(flash))
+    if program.stream:
+        bench.send("flash", words(program.stream, program.stream_offset, bench.parameters["flash_bytes"]))
         await bench.run_until(sent=["flash"])
     await bench.run(32)  # the last write travels to its lane
     await pulse(bench, "start")
@@ -64,7 +68,7 @@ async def runs_programs(dut):
         program = Program.load(Path(job["program"]))
         data = Path(job["frames"]).read_bytes()
         size = program.input.frame_bytes
-        await load(bench, program, Path(job["flash"]).read_bytes())
+        await load(bench, program)
         for name, density in job["stalls"].items():
             bench.stall(name, density, seed=job["seed"])
         results = []

@@ -24,18 +24,18 @@ WRITE_PORTS = {
     "program": WritePort(("program_address", "program_data"), "program_enable"),
     "weights": WritePort(("weight_address", "weight_data"), "weight_enable"),
 }
+PACKAGES = ("emberline.arch", "emberline.gateware", "emberline.simulation")
 FLASH_PORTS = {"flash": WritePort(("flash_write_address", "flash_write_data"), "flash_write_enable")}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A program, its frames int8 ``[N, H, W, C]``, how densely each stream is paused, and what the flash holds."""
+    """A program, its frames int8 ``[N, H, W, C]``, and how densely each stream is paused."""
 
     program: Program
     frames: NDArray[np.int8]
     stalls: Mapping[str, float] | None = None
     seed: int = 1
-    flash: bytes = b""
 
 
 class CoreResult(NamedTuple):
@@ -50,30 +50,27 @@ def run_core(architecture: Architecture, jobs: Sequence[Job], folder: Path) -> l
     """Run each job's frames through the RTL of ``architecture``; ``folder`` takes the files for the simulator."""
     described = []
     for index, job in enumerate(jobs):
-        program, frames, flash = (folder / f"{index}.{kind}" for kind in ("ember", "frames", "flash"))
-        flash.write_bytes(job.flash)
+        program, frames = folder / f"{index}.ember", folder / f"{index}.frames"
         job.program.save(program)
         frames.write_bytes(b"".join(pack_frame(job.program, frame) for frame in job.frames))
         described.append(
-            {
-                "program": str(program),
-                "frames": str(frames),
-                "flash": str(flash),
-                "stalls": dict(job.stalls or {}),
-                "seed": job.seed,
-            }
+            {"program": str(program), "frames": str(frames), "stalls": dict(job.stalls or {}), "seed": job.seed}
         )
     generic = replace(architecture, family="generic")
-    if architecture.streams:
-        name, build, ports = "FlashedAccelerator", FlashedAccelerator, WRITE_PORTS | FLASH_PORTS
-    else:
-        name, build, ports = "Accelerator", accelerator, WRITE_PORTS
+    # As large as the largest program needs, in steps, so that builds can be used again.
+    size = 1 << max(16, max(len(job.program.stream) for job in jobs).bit_length())
+    ports = WRITE_PORTS | FLASH_PORTS if architecture.streams else WRITE_PORTS
     reports = run_bench(
-        lambda: build(generic),
+        lambda: FlashedAccelerator(generic, size) if architecture.streams else accelerator(generic),
         BENCH,
         "runs_programs",
-        {"jobs": described},
-        recipe=recipe(name, generic, packages=("emberline.arch", "emberline.gateware", "emberline.simulation")),
+        {"jobs": described, "flash_bytes": size},
+        recipe=recipe(
+            "Accelerator",
+            generic,
+            architecture.streams and size,
+            packages=("emberline.arch", "emberline.gateware", "emberline.simulation"),
+        ),
         write_ports=ports,
     )
     return [
