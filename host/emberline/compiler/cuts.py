@@ -98,7 +98,7 @@ def cut_for_weights(graph: Graph, weight_bytes: int, architecture: Architecture)
             _, rows, columns, depth = layer.weights.shape
             groups, words = -(-layer.output_channels // architecture.lanes_out), -(-depth // architecture.lanes_in)
             size = groups * rows * columns * words * architecture.multipliers
-            if size > weight_bytes // 2:
+            if size > weight_bytes // 2 and most_pieces(layer, architecture.lanes_in) > 1:
                 pieces[layer.name] = min(-(-3 * size // weight_bytes), most_pieces(layer, architecture.lanes_in))
     return pieces
 
