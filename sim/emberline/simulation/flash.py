@@ -110,9 +110,9 @@ class FlashedAccelerator(wiring.Component):
 
     def __init__(self, architecture: Architecture, size: int = FLASH_BYTES) -> None:
         self._accelerator = accelerator(architecture)
-        self._size = size
+        self._flash = SimulatedFlash(size)
         members = {name: member for name, member in self._accelerator.signature.members.items() if name != "flash"}
-        flash = SimulatedFlash(size).signature.members
+        flash = self._flash.signature.members
         super().__init__(
             {**members, **{f"flash_{name}": flash[name] for name in ("write_enable", "write_address", "write_data")}}
         )
@@ -120,7 +120,7 @@ class FlashedAccelerator(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.accelerator = inner = self._accelerator
-        m.submodules.flash = flash = SimulatedFlash(self._size)
+        m.submodules.flash = flash = self._flash
         connect(m, inner.flash, flash.pins)
         for name, member in self.signature.members.items():
             if name.startswith("flash_"):
