@@ -80,7 +80,7 @@ class Prediction:
 
     Parameters:
         cycles, weight_bytes: by the layers' names; a layer that is computed behind another one takes none of its own.
-        behind: the layer behind whose convolution such a layer is computed.
+        behind: the layer behind whose convolution such a layer is computed, or those of its parts.
         total: cycles of a frame; ``None`` where the network as a whole cannot be compiled.
         fits: why the machine cannot hold or run it, or ``None``.
     """
@@ -134,7 +134,10 @@ def _collect(graph: Graph, reports: list[LayerReport], total: int | None, fits: 
         found.cycles[owner] = found.cycles.get(owner, 0) + report.cycles
         found.weight_bytes[owner] = found.weight_bytes.get(owner, 0) + report.weight_bytes
         rest = report.name.removeprefix(owner)
-        found.behind.update({name: owner for name in names if rest == f" + {name}"})
+        for name in names:
+            if rest == f" + {name}" or rest.startswith(f" + {name}["):
+                others = found.behind.get(name)
+                found.behind[name] = f"{others}, {owner}" if others else owner
     return found
 
 
@@ -193,12 +196,11 @@ def why_unsupported(graph: Graph, layer: Layer, architecture: Architecture) -> s
     """
     from emberline.compiler.checks import check_graph
     from emberline.compiler.legalise import legalise
-    from emberline.compiler.narrow import narrow_maxima
     from emberline.compiler.steps import plan_steps
     from emberline.errors import CompileError, ModelError
 
     try:
-        legal = narrow_maxima(legalise(_alone(graph, layer)))
+        legal = legalise(_alone(graph, layer))
         if len(legal.inputs) == 1:
             check_graph(legal, architecture)
             plan_steps(legal)

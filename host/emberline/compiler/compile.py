@@ -18,7 +18,6 @@ from emberline.compiler.fetch import Fetcher
 from emberline.compiler.hazards import plan_fences
 from emberline.compiler.legalise import legalise
 from emberline.compiler.lower import lower
-from emberline.compiler.narrow import narrow_maxima
 from emberline.compiler.packing import FramePacking, packings
 from emberline.compiler.placement import MisalignedSumError, Places, place
 from emberline.compiler.rows import Role, Schedule, StepRows
@@ -113,7 +112,7 @@ def plan_network(graph: Graph, architecture: Architecture, weights: WeightPlace 
 
     Raises ``CompileError``, naming the layer that decides, where nothing fits.
     """
-    graph = narrow_maxima(legalise(graph))
+    graph = legalise(graph)
     check_graph(graph, architecture)
     if weights is not WeightPlace.FLASH:
         try:

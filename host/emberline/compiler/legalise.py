@@ -11,6 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from emberline.compiler.narrow import narrow_maxima
+from emberline.compiler.part_maxima import split_maxima
 from emberline.model.graph import Convolution, Graph, Layer, Select
 
 _IDENTITY = (1 << 30, 1)
@@ -19,6 +21,10 @@ _IDENTITY = (1 << 30, 1)
 
 def legalise(graph: Graph) -> Graph:
     """The same network, value for value, in layers that can be compiled."""
+    return split_maxima(narrow_maxima(_place_selections(graph)))
+
+
+def _place_selections(graph: Graph) -> Graph:
     maps = dict(graph.feature_maps)
     layers: dict[str, Layer] = {}
     for layer in graph.layers:

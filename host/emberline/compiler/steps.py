@@ -115,7 +115,7 @@ class _Planner:
     def plan(self) -> Plan:
         fused = {producer.name for producer in self.fusions.values()}
         fused |= {convolution.name for parts in self.pieces.values() for convolution in parts.convolutions}
-        pooled = _pools_on_write(self.graph)
+        pooled = pools_on_write(self.graph)
         fused |= {producer.name for producer in pooled.values()}
         divided = {parts.concatenation.name for parts in self.pieces.values()}
         placed: set[str] = set(self.graph.inputs)
@@ -191,7 +191,7 @@ def _sum_in_pieces(graph: Graph, layer: Add) -> _Pieces | None:
     return None
 
 
-def _pools_on_write(graph: Graph) -> dict[str, Convolution]:
+def pools_on_write(graph: Graph) -> dict[str, Convolution]:
     """By the pools' names the convolutions whose rows are pooled as they are written."""
     found = {}
     for layer in graph.layers:

@@ -16,7 +16,6 @@ from emberline.compiler.checks import check_graph
 from emberline.compiler.compile import plan_places
 from emberline.compiler.legalise import legalise
 from emberline.compiler.lower import lower
-from emberline.compiler.narrow import narrow_maxima
 from emberline.compiler.weight_encoder import Block, WeightEncoder
 from emberline.compiler.weights import WeightImage
 from emberline.model.graph import Graph
@@ -69,7 +68,7 @@ def store_weights(graph: Graph, architecture: Architecture) -> list[StoredLayer]
     """
     sizes = {layer.name: getattr(layer, "weights", None) for layer in graph.layers}
     architecture = replace(architecture, weight_depth_words=_MOST_WORDS)
-    graph = narrow_maxima(legalise(graph))
+    graph = legalise(graph)
     check_graph(graph, architecture)
     steps, places = plan_places(graph, architecture)
     rows = lower(graph, steps, places, architecture)

@@ -223,7 +223,7 @@ def _compile(folder: Path, toolchain: Toolchain, waves: bool) -> None:
         *_VERILATOR_FLAGS,
         *(["--trace"] if waves else []),
         *["-Mdir", "objects", "-o", "bench"],
-        *["-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"],
+        *["-LDFLAGS", f"-L{libraries} -lcocotbvpi_verilator"],
         *[str(folder / name) for name in ("public.vlt", "bench.v", "dut.v", "main.cpp")],
     ]
     make = ["make", "-j2", "-C", "objects", "-f", "Vbench.mk", *_make_variables(waves)]

@@ -44,7 +44,10 @@ def start_simulator(
     if waves is not None and not build.waves:
         raise ValueError("this build cannot write waves: build it with waves=True")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COCOTB_")}
+    # Not the folder that the build was linked in: the cache outlives environments.
+    libraries = [cocotb_tools.config.libs_dir, *filter(None, [environment.get("LD_LIBRARY_PATH")])]
     environment |= {
+        "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
         "COCOTB_TOPLEVEL": "bench",
         "COCOTB_TEST_MODULES": test_module,
         "COCOTB_RESULTS_FILE": str(folder / "results.xml"),
