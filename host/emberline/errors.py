@@ -48,5 +48,16 @@ class DeviceError(EmberlineError):
     """A board does not answer, answers wrongly, refuses, or has stopped; names the board and the request."""
 
 
+class FaultError(DeviceError):
+    """A machine has stopped by itself; names the board and the cause.
+
+    Parameters: ``fault``, an ``isa.Fault`` or, if it is none, its number.
+    """
+
+    def __init__(self, message: str, fault: int) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
 class BuildError(EmberlineError):
     """A bitstream cannot be built: unknown board, missing tool, failed run, or a clock that is not reached."""

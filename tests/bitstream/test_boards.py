@@ -14,9 +14,12 @@ from emberline.arch.presets import preset
 from emberline.errors import BuildError
 from emberline.gateware.boards import build as boards
 from emberline.gateware.boards import ecp5_tools
+from emberline.gateware.machine import accelerator
 
 FOLDER = Path(__file__).resolve().parents[2] / "bitstreams"
 BUDGETS = json.loads((FOLDER / "budgets.json").read_text())
+
+SMALL = {"lanes_in": 4, "lanes_out": 4, "requantisers": 1, "activation_depth_words": 64, "weight_depth_words": 64}
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +33,7 @@ def script() -> ModuleType:
 
 def _plan(seed: int = 1):
     make_platform, make_top = boards.TARGETS["ulx3s-85f"]
-    small = {"lanes_in": 4, "lanes_out": 4, "requantisers": 1, "activation_depth_words": 64, "weight_depth_words": 64}
-    return ecp5_tools.prepare(make_platform(), make_top(replace(preset("ulx3s-85f"), **small)), seed)
+    return ecp5_tools.prepare(make_platform(), make_top(replace(preset("ulx3s-85f"), **SMALL)), seed)
 
 
 def test_a_plan_is_reproducible_and_depends_on_its_seed() -> None:
@@ -45,6 +47,25 @@ def test_a_plan_sets_the_output_registers_and_the_router() -> None:
     assert ecp5_tools.SCRIPT_AFTER_SYNTH in files["top.ys"] and ecp5_tools.SCRIPT_AFTER_READ in files["top.ys"]
     assert "--router router1" in files["build_top.sh"]
     assert str(FOLDER.parent) not in "".join(files.values())
+
+
+def test_a_board_leads_its_flash_to_the_machine_that_fetches_weights() -> None:
+    """Its clock by the primitive that drives the configuration's, and its lines, which others leave alone."""
+    netlists = {}
+    for target in ("ulx3s-85f", "ulx3s-85f-flash"):
+        make_platform, make_top = boards.TARGETS[target]
+        plan = ecp5_tools.prepare(make_platform(), make_top(replace(preset(target), **SMALL)), 1)
+        netlists[target] = str(plan.files["top.il"]) + str(plan.files["top.lpf"])
+    for text in ("USRMCLK", "configuration_flash_0__select", "configuration_flash_0__data", 'SITE "W1"'):
+        assert text not in netlists["ulx3s-85f"]
+        assert text in netlists["ulx3s-85f-flash"]
+
+
+@pytest.mark.parametrize("pace", [1, 8, 24])
+def test_a_flash_clock_that_cannot_be_made_is_refused_by_name(pace: int) -> None:
+    machine = replace(preset("ulx3s-85f-flash"), name="hasty", weight_word_cycles=pace)
+    with pytest.raises(BuildError, match=f"'hasty' cannot be built: .* must be a multiple of 16, not {pace}"):
+        accelerator(machine)
 
 
 def test_an_unknown_board_is_named() -> None:

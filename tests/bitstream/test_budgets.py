@@ -46,7 +46,8 @@ def resources(name: str) -> Resources:
         ports = [bus.i.payload, bus.i.valid, bus.i.ready, bus.o.payload, bus.o.valid, bus.o.ready]
         return netlist_resources(bus, [*map(Value.cast, ports), bus.running, bus.faulted, bus.result_valid])
     top = UartTop(PRESETS[name])
-    return netlist_resources(top, [top.rx, top.tx, top.running, top.faulted, top.active])
+    flash = [Value.cast(value) for *_, value in top.flash.signature.flatten(top.flash)] if PRESETS[name].streams else []
+    return netlist_resources(top, [top.rx, top.tx, top.running, top.faulted, top.active, *flash])
 
 
 def tool_counts(name: str) -> dict[str, int] | None:

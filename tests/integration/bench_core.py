@@ -5,6 +5,7 @@ from pathlib import Path
 import cocotb
 
 from emberline.arch.program import Program
+from emberline.simulation.flash import flash_words
 from emberline.simulation.harness import Bench
 
 
@@ -14,23 +15,14 @@ async def pulse(bench: Bench, name: str) -> None:
     bench.set(name, 0)
 
 
-def words(data: bytes, first: int = 0, limit: int = 1 << 32) -> list[tuple[int, int]]:
-    """Words of four bytes with their numbers, from byte ``first`` on, in a memory of ``limit`` bytes."""
-    numbers = range(first // 4, (first + len(data)) // 4)
-    return [
-        (number % (limit // 4), int.from_bytes(data[4 * index : 4 * index + 4], "little"))
-        for index, number in enumerate(numbers)
-    ]
-
-
 async def load(bench: Bench, program: Program) -> None:
     """Stop, write the memories, start, and wait until the frame input is configured."""
     await pulse(bench, "clear")
     bench.send("program", list(enumerate(program.instructions)))
-    bench.send("weights", words(program.weights))
+    bench.send("weights", flash_words(program.weights, 0, 1 << 32))
     await bench.run_until(sent=["program", "weights"])
     if program.stream:
-        bench.send("flash", words(program.stream, program.stream_offset, bench.parameters["flash_bytes"]))
+        bench.send("flash", flash_words(program.stream, program.stream_offset, bench.parameters["flash_bytes"]))
         await bench.run_until(sent=["flash"])
     await bench.run(32)  # the last write travels to its lane
     await pulse(bench, "start")

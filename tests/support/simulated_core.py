@@ -15,7 +15,7 @@ from emberline.arch.program import Program
 from emberline.gateware.machine import accelerator
 from emberline.model.outputs import decode_outputs, pack_frame
 from emberline.simulation.bench import run_bench
-from emberline.simulation.flash import FlashedAccelerator
+from emberline.simulation.flash import FLASH_PORTS, Flashed, flash_size
 from emberline.simulation.plan import WritePort
 from emberline.simulation.recipe import recipe
 
@@ -25,7 +25,6 @@ WRITE_PORTS = {
     "weights": WritePort(("weight_address", "weight_data"), "weight_enable"),
 }
 PACKAGES = ("emberline.arch", "emberline.gateware", "emberline.simulation")
-FLASH_PORTS = {"flash": WritePort(("flash_write_address", "flash_write_data"), "flash_write_enable")}
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,10 @@ def run_core(architecture: Architecture, jobs: Sequence[Job], folder: Path) -> l
             {"program": str(program), "frames": str(frames), "stalls": dict(job.stalls or {}), "seed": job.seed}
         )
     generic = replace(architecture, family="generic")
-    # As large as the largest program needs, in steps, so that builds can be used again.
-    size = 1 << max(16, max(len(job.program.stream) for job in jobs).bit_length())
+    size = flash_size(max(len(job.program.stream) for job in jobs))
     ports = WRITE_PORTS | FLASH_PORTS if architecture.streams else WRITE_PORTS
     reports = run_bench(
-        lambda: FlashedAccelerator(generic, size) if architecture.streams else accelerator(generic),
+        lambda: Flashed(accelerator(generic), size) if architecture.streams else accelerator(generic),
         BENCH,
         "runs_programs",
         {"jobs": described, "flash_bytes": size},

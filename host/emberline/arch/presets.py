@@ -20,6 +20,23 @@ PRESETS: dict[str, Architecture] = {
             board="ulx3s-85f",
             family="ecp5",
         ),
+        # The ULX3S's engine with weights from the configuration flash, 32.5 MB/s, and with memories that hold what
+        # SqueezeNet v1.0 needs: 188 of 208 block memories.
+        Architecture(
+            name="ulx3s-85f-flash",
+            lanes_in=16,
+            lanes_out=8,
+            activation_depth_words=10240,
+            weight_depth_words=1536,
+            program_depth_words=6144,
+            requantisers=8,
+            adders=2,
+            weight_word_cycles=16,
+            clock_hz=130_000_000,
+            uart_baud=1_000_000,
+            board="ulx3s-85f-flash",
+            family="ecp5",
+        ),
         Architecture(
             name="max10-10m50",
             lanes_in=16,

@@ -19,7 +19,7 @@ class DeviceEngine:
 
     def __init__(self, on: str, program: Program) -> None:
         self._program = program
-        self._device = Device.open(on, program.architecture)
+        self._device = Device.open(on, program.architecture, flash_bytes=len(program.stream))
         try:
             self._device.load(program)
         except BaseException:

@@ -17,7 +17,7 @@ from emberline.arch.packets import PAYLOAD_LIMIT, ResponseCode, identity, identi
 from emberline.arch.program import Program
 from emberline.driver.protocol import Link, LinkSettings, RequestRefused
 from emberline.driver.targets import Target, open_target
-from emberline.errors import DeviceError
+from emberline.errors import DeviceError, FaultError
 from emberline.model.outputs import decode_results, pack_frame
 
 Codes = NDArray[np.int8]
@@ -28,6 +28,19 @@ MINIMUM_POLL_S = 2e-6
 PATIENCE = 20
 """A frame may take this many times its predicted time, plus ``PATIENCE_S``, without any progress."""
 PATIENCE_S = 0.02
+
+
+FLASH_START_S = 0.1
+"""A machine that fetches weights finds out about its flash first; to allow four lines may take that 15 ms."""
+FLASH_POLL_S = 2e-5
+
+CAUSES = {
+    Fault.FLASH_ABSENT: "the flash with the weights does not answer",
+    Fault.FLASH_UNKNOWN: "it is not known how this make of flash is read with four lines",
+    Fault.FLASH_QUAD: "the flash does not keep the bit that allows four lines",
+    Fault.WEIGHTS: "the flash holds damaged weights, or none",
+    Fault.WEIGHTS_CHECK: "the flash holds another program's weights",
+}
 
 
 @dataclass(frozen=True)
@@ -58,11 +71,13 @@ class Device:
 
     Every method raises ``DeviceError``, naming the machine, when it does not answer, refuses or stops with a fault;
     afterwards the next `run` or `stream` starts the program anew, and `reset` always leads back to a known state.
+    A fault is a ``FaultError``.
     """
 
     def __init__(self, target: Target) -> None:
         self.name = target.name
         self._link = Link(target.transport, target.name, target.settings)
+        self._write_flash = target.write_flash
         try:
             record = self._link.identity()
             self.architecture = _architecture(target, record)
@@ -82,6 +97,7 @@ class Device:
         *,
         link: Literal["bytes", "uart"] = "bytes",
         settings: LinkSettings | None = None,
+        flash_bytes: int = 0,
     ) -> Device:
         """Open ``rtl`` (the simulated board), ``emulator``, or the serial port with this name.
 
@@ -89,8 +105,9 @@ class Device:
             architecture: what is simulated or emulated; what a real board is expected to be (else it says so itself).
             link: how bytes enter the simulated board: directly, or through its serial pins (slow).
             settings: patience with the link; by default what suits the target.
+            flash_bytes: of weights that the simulated board's flash must hold.
         """
-        return cls(open_target(target, architecture, link=link, settings=settings))
+        return cls(open_target(target, architecture, link=link, settings=settings, flash_bytes=flash_bytes))
 
     @property
     def program(self) -> Program | None:
@@ -99,6 +116,9 @@ class Device:
 
     def load(self, program: Program) -> None:
         """Make a program the one that runs. What is in the board already is not sent again.
+
+        Weights that it fetches are put into the flash of a simulated or emulated board; that of a real one must hold
+        them (``emberline compile --flash-image``).
 
         Raises ``ProgramError`` if it was compiled for another machine.
         """
@@ -114,6 +134,8 @@ class Device:
         if not present:
             self._link.write_program(program.instructions)
             self._link.write_weights(program.weights)
+        if program.stream and self._write_flash is not None:
+            self._write_flash(program.stream_offset, program.stream)
         self._program = program
         self._start()
 
@@ -156,6 +178,11 @@ class Device:
         program = self._need_program()
         self._link.start(identify(program))
         status = self._link.status()
+        waited_s = 0.0
+        while program.stream and not (status["row_bytes"] or status["fault"]) and waited_s < FLASH_START_S:
+            self._link.wait(max(FLASH_POLL_S, waited_s / POLLS_PER_FRAME))
+            waited_s += max(FLASH_POLL_S, waited_s / POLLS_PER_FRAME)
+            status = self._link.status()
         if status["fault"]:
             raise self._fault(status)
         for key, expected in (("row_bytes", program.input.row_bytes), ("result_bytes", program.result_bytes)):
@@ -252,10 +279,15 @@ class Device:
             return DeviceError(f"{error}: it was reset or fed by someone else")
         return error
 
-    def _fault(self, status: dict[str, int]) -> DeviceError:
+    def _fault(self, status: dict[str, int]) -> FaultError:
         number = status["fault"]
-        known = Fault(number).name.lower() if number in tuple(Fault) else "unknown"
-        return DeviceError(f"{self.name}: the machine stopped with fault {number} ({known}); reset it")
+        fault = Fault(number) if number in tuple(Fault) else number
+        name = fault.name.lower() if isinstance(fault, Fault) else "unknown"
+        cause = f": {CAUSES[fault]}" if isinstance(fault, Fault) and fault in CAUSES else ""
+        if fault in (Fault.WEIGHTS, Fault.WEIGHTS_CHECK):
+            program = self._need_program()
+            cause += f"; it must hold those of '{program.network}' from byte {program.stream_offset:#x} on"
+        return FaultError(f"{self.name}: the machine stopped with fault {number} ({name}){cause}; reset it", fault)
 
 
 class _Sender:

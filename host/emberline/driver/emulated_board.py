@@ -62,6 +62,9 @@ class EmulatedMachine:
         self._weights[offset : offset + len(data)] = data
         self._used_bytes = max(self._used_bytes, offset + len(data))
 
+    def write_flash(self, offset: int, data: bytes) -> None:
+        self._machine.load_flash(data, offset)
+
     def start(self) -> None:
         machine = self._machine
         words = -(-self._used_bytes // self._word_bytes)
@@ -106,7 +109,8 @@ class EmulatedBoard:
     """
 
     def __init__(self, architecture: Architecture, machine: LinkMachine | None = None) -> None:
-        self._link = LinkModel(architecture, machine or EmulatedMachine(architecture))
+        self._machine = machine or EmulatedMachine(architecture)
+        self._link = LinkModel(architecture, self._machine)
         self._output = bytearray()
 
     def write(self, data: bytes) -> None:
@@ -119,6 +123,11 @@ class EmulatedBoard:
         data = bytes(self._output[:count])
         del self._output[:count]
         return data
+
+    def write_flash(self, offset: int, data: bytes) -> None:
+        """All that the board's flash holds."""
+        assert isinstance(self._machine, EmulatedMachine)
+        self._machine.write_flash(offset, data)
 
     def close(self) -> None:
         """Nothing to give up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -25,13 +26,18 @@ SIMULATED_TIMEOUT_S = 0.005
 class Target:
     """An open byte stream to a machine.
 
-    Parameters: ``name`` for messages; ``architecture`` that is expected, if any; ``settings`` of the link.
+    Parameters:
+        name: for messages.
+        architecture: that is expected, if any.
+        settings: of the link.
+        write_flash: puts bytes into the board's flash, from a byte of it on, where that can be done from here.
     """
 
     name: str
     transport: Transport
     architecture: Architecture | None
     settings: LinkSettings
+    write_flash: Callable[[int, bytes], None] | None = None
 
 
 def open_target(
@@ -40,16 +46,18 @@ def open_target(
     *,
     link: Literal["bytes", "uart"] = "bytes",
     settings: LinkSettings | None = None,
+    flash_bytes: int = 0,
 ) -> Target:
     """Open ``rtl``, ``emulator`` or a serial port. See `emberline.driver.device.Device.open`."""
     if target == "emulator":
         from emberline.driver.emulated_board import EmulatedBoard
 
         architecture = architecture or preset(DEFAULT_PRESET)
-        return Target("emulator", EmulatedBoard(architecture), architecture, settings or LinkSettings())
+        board = EmulatedBoard(architecture)
+        return Target("emulator", board, architecture, settings or LinkSettings(), board.write_flash)
     if target == "rtl":
         architecture = architecture or preset(DEFAULT_PRESET)
-        return _open_simulation(architecture, link, settings)
+        return _open_simulation(architecture, link, settings, flash_bytes)
     if link != "bytes":
         raise DeviceError(f"{target}: only the simulated board has a choice of links")
     from emberline.driver.serial_port import SerialPort
@@ -63,14 +71,14 @@ def _serial_settings(baud: int) -> LinkSettings:
 
 
 def _open_simulation(
-    architecture: Architecture, link: Literal["bytes", "uart"], settings: LinkSettings | None
+    architecture: Architecture, link: Literal["bytes", "uart"], settings: LinkSettings | None, flash_bytes: int
 ) -> Target:
     """The simulated board; ``SimulationError`` where there is no simulator."""
     try:
         from emberline.simulation.board import simulate_architecture
 
         # A simulator has no vendor primitives; their generic twins are equal cycle by cycle.
-        board = simulate_architecture(replace(architecture, family="generic"), link=link)
+        board = simulate_architecture(replace(architecture, family="generic"), link=link, flash_bytes=flash_bytes)
     except ModuleNotFoundError as error:
         raise DeviceError(f"rtl: the simulation needs the package {error.name}: pip install 'emberline[sim]'") from None
     if settings is None and link == "uart":
@@ -78,4 +86,4 @@ def _open_simulation(
     elif settings is None:
         byte_s = 2 / architecture.clock_hz
         settings = LinkSettings(timeout_s=SIMULATED_TIMEOUT_S, byte_s=byte_s, payload_bytes=PAYLOAD_LIMIT)
-    return Target("rtl", board, architecture, settings)
+    return Target("rtl", board, architecture, settings, board.write_flash if architecture.streams else None)

@@ -339,7 +339,7 @@ class Accelerator(wiring.Component):
         """Weights from the flash, beside those from the link, which come while nothing runs."""
         architecture, sequencer = self._architecture, self._sequencer
         loader = WeightLoader(architecture)
-        reader = FlashReader(clock_hz=architecture.clock_hz, divider=architecture.weight_word_cycles // 16 * 2)
+        reader = FlashReader(clock_hz=architecture.clock_hz, divider=architecture.weight_word_cycles // 8)
         m.submodules.loader, m.submodules.flash_reader = self._row_reset(loader), self._row_reset(reader)
         connect(m, loader.read, reader.i)
         connect(m, reader.o, loader.i_bytes)

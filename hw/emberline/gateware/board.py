@@ -9,6 +9,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from emberline.arch.architecture import Architecture
+from emberline.gateware.flash.quad_spi import FlashPins
 from emberline.gateware.link.core_ports import connect_core
 from emberline.gateware.link.host_link import HostLink
 from emberline.gateware.link.uart import UartReceiver, UartTransmitter, divisor
@@ -21,18 +22,25 @@ SILENCE_SECONDS = 0.05
 """A host's operating system and its serial adapter may pause for some milliseconds."""
 
 
+def flash_member(architecture: Architecture) -> dict[str, wiring.Member]:
+    """The member ``flash`` of a top level, where there is one."""
+    return {"flash": Out(FlashPins())} if architecture.streams else {}
+
+
 class SimulationTop(wiring.Component):
     """The accelerator and its link as a simulator sees them: without vendor primitives.
 
     Parameters: ``architecture``; ``silence_cycles``, the pause inside a packet after which it is given up.
 
-    Members: ``i_bytes``, ``o_bytes``: the host's byte streams.
+    Members: ``i_bytes``, ``o_bytes``: the host's byte streams. ``flash``, if weights may come from there: its lines.
     """
 
     def __init__(self, architecture: Architecture, *, silence_cycles: int = SIMULATION_SILENCE_CYCLES) -> None:
         self._architecture = replace(architecture, family="generic")
         self._silence_cycles = silence_cycles
-        super().__init__({"i_bytes": In(stream.Signature(8)), "o_bytes": Out(stream.Signature(8))})
+        super().__init__(
+            {"i_bytes": In(stream.Signature(8)), "o_bytes": Out(stream.Signature(8)), **flash_member(architecture)}
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -41,6 +49,8 @@ class SimulationTop(wiring.Component):
         connect_core(m, link.core, core)
         wiring.connect(m, wiring.flipped(self.i_bytes), link.i)
         wiring.connect(m, link.o, wiring.flipped(self.o_bytes))
+        if self._architecture.streams:
+            wiring.connect(m, core.flash, wiring.flipped(self.flash))
         return m
 
 
@@ -52,12 +62,20 @@ class UartTop(wiring.Component):
     Members:
         rx, tx: the line, seen from the board.
         running, faulted: the machine's state. active: a packet byte is travelling in either direction.
+        flash: the lines of the board's configuration flash, if weights may come from there.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         self._architecture = architecture
         super().__init__(
-            {"rx": In(1, init=1), "tx": Out(1, init=1), "running": Out(1), "faulted": Out(1), "active": Out(1)}
+            {
+                "rx": In(1, init=1),
+                "tx": Out(1, init=1),
+                "running": Out(1),
+                "faulted": Out(1),
+                "active": Out(1),
+                **flash_member(architecture),
+            }
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -72,6 +90,8 @@ class UartTop(wiring.Component):
         connect_core(m, link.core, core)
         wiring.connect(m, receiver.o, link.i)
         wiring.connect(m, link.o, transmitter.i)
+        if architecture.streams:
+            wiring.connect(m, core.flash, wiring.flipped(self.flash))
         m.d.comb += [
             receiver.rx.eq(self.rx),
             self.tx.eq(transmitter.tx),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from amaranth.lib import wiring
 
     from emberline.arch.architecture import Architecture
+    from emberline.simulation.plan import WritePort
 
 Link = Literal["bytes", "uart"]
 
@@ -44,6 +45,7 @@ class SimulatedBoard:
             and ``o_bytes``, with ``link="uart"`` the pins ``rx`` and ``tx``.
         recipe: a text that determines the component, to find its build quickly (see ``build_bench``).
         link: how the bytes enter the component.
+        write_ports: see ``build_bench``; ``flash`` is what ``write_flash`` writes through.
         uart_divisor: clock cycles per bit, with ``link="uart"``.
         clock_hz: the board's clock, for time limits.
         limit_cycles: cycles that one call may take, whatever its time limit says.
@@ -59,6 +61,7 @@ class SimulatedBoard:
         *,
         recipe: str | None = None,
         link: Link = "bytes",
+        write_ports: dict[str, WritePort] | None = None,
         uart_divisor: int = 8,
         clock_hz: float = 100e6,
         limit_cycles: int = 100_000_000,
@@ -75,7 +78,7 @@ class SimulatedBoard:
         self._failure: str | None = None
         self._folder: Path | None = None
         uart = Uart(uart_divisor) if link == "uart" else None
-        self.build = build_bench(component, recipe=recipe, uart=uart, waves=waves is not None)
+        self.build = build_bench(component, recipe=recipe, write_ports=write_ports, uart=uart, waves=waves is not None)
         self._folder = Path(tempfile.mkdtemp(prefix="emberline-board-"))
         try:
             self._process, self._channel = self._start(waves)
@@ -137,6 +140,16 @@ class SimulatedBoard:
     def reset(self) -> None:
         """Pulse the board's reset line, as its reset button does."""
         self._request(0, reset=True)
+
+    def write_flash(self, offset: int, data: bytes) -> None:
+        """Put ``data`` into the board's flash, as a programmer does; both are multiples of four bytes."""
+        self._request(0, flash=offset, data=data.hex())
+
+    def replace_flash(self, identity: int) -> None:
+        """From now on the flash is one of this identity: manufacturer, type, capacity; 0 is no flash at all."""
+        from emberline.simulation.flash import IDENTITY
+
+        self._request(0, inputs={"flash_flips": IDENTITY ^ identity})
 
     def stall(self, to_board: float = 0, from_board: float = 0, *, seed: int = 0, burst_log2: int = 0) -> None:
         """From the next call on, pause the streams in these fractions of the cycles, pseudo-randomly.
@@ -215,20 +228,33 @@ class SimulatedBoard:
         raise SimulationError(self._failure)
 
 
-def simulate_architecture(architecture: Architecture, *, link: Link = "bytes", **options: Any) -> SimulatedBoard:
+def simulate_architecture(
+    architecture: Architecture, *, link: Link = "bytes", flash_bytes: int = 0, **options: Any
+) -> SimulatedBoard:
     """The simulated board of an architecture: its accelerator and host link, with its clock.
 
     Parameters:
         link: ``"bytes"`` simulates the packets only, ``"uart"`` the serial line at the architecture's rate as well,
             which takes ten bit times for every byte.
+        flash_bytes: of weights that the flash holds, on a machine that fetches them.
         options: passed on to ``SimulatedBoard``.
     """
     from emberline.gateware.board import SimulationTop, UartTop
     from emberline.gateware.link.uart import divisor
+    from emberline.simulation.flash import FLASH_PORTS, Flashed, flash_size
 
     options.setdefault("clock_hz", architecture.clock_hz)
     top = UartTop if link == "uart" else SimulationTop
     if link == "uart":
         options["uart_divisor"] = divisor(architecture.clock_hz, architecture.uart_baud)
-    text = make_recipe(top.__name__, architecture)
-    return SimulatedBoard(lambda: top(architecture), recipe=text, link=link, **options)
+    if not architecture.streams:
+        return SimulatedBoard(
+            lambda: top(architecture), recipe=make_recipe(top.__name__, architecture), link=link, **options
+        )
+    size = flash_size(flash_bytes)
+    text = make_recipe(
+        top.__name__, architecture, size, packages=("emberline.arch", "emberline.gateware", "emberline.simulation")
+    )
+    return SimulatedBoard(
+        lambda: Flashed(top(architecture), size), recipe=text, link=link, write_ports=FLASH_PORTS, **options
+    )

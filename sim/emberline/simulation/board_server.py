@@ -13,11 +13,12 @@ from typing import Any
 import cocotb
 
 from emberline.simulation.channel import Channel
+from emberline.simulation.flash import flash_words
 from emberline.simulation.harness import Bench
 
 SOCKET_VARIABLE = "EMBERLINE_BOARD_SOCKET"
 SLICE_CYCLES = 200_000
-INPUT, OUTPUT = "i_bytes", "o_bytes"
+INPUT, OUTPUT, FLASH = "i_bytes", "o_bytes", "flash"
 
 
 @cocotb.test()
@@ -45,6 +46,10 @@ async def _serve_request(bench: Bench, channel: Channel, header: dict[str, Any],
         bench.stall(**stall)
     if header.get("reset"):
         await bench.reset()
+    for name, value in header.get("inputs", {}).items():
+        bench.set(name, value)
+    if FLASH in header:
+        await _write_flash(bench, header[FLASH], bytes.fromhex(header["data"]))
     end = bench.cycle + header["limit_cycles"]
     wanted, sent = header.get("wanted", 0), header.get("until_sent", False)
     while bench.cycle < end:
@@ -59,3 +64,10 @@ async def _serve_request(bench: Bench, channel: Channel, header: dict[str, Any],
     reply = bench.fetch(OUTPUT)
     assert isinstance(reply, bytes)
     return reply
+
+
+async def _write_flash(bench: Bench, offset: int, data: bytes) -> None:
+    """A word a cycle, addresses wrapping around at the flash's size."""
+    address = next(channel for channel in bench.plan.sources if channel.name == FLASH).payload[0]
+    bench.send(FLASH, flash_words(data, offset, 4 << address.width))
+    await bench.run_until(sent=[FLASH])

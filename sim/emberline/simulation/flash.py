@@ -9,12 +9,14 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from emberline.arch.architecture import Architecture
 from emberline.gateware.flash.quad_spi import READ_COMMAND, FlashPins
-from emberline.gateware.machine import accelerator
+from emberline.simulation.plan import WritePort
 
 FLASH_BYTES = 1 << 16
 """Of the simulated flash, unless more are asked for; addresses wrap around."""
+
+FLASH_PORTS = {"flash": WritePort(("flash_write_address", "flash_write_data"), "flash_write_enable")}
+"""The source of a bench that writes it."""
 
 IDENTITY = 0xEF4018
 """A Winbond W25Q128JV."""
@@ -105,26 +107,33 @@ class SimulatedFlash(wiring.Component):
         return [self.pins.data_in.eq(Cat(Const(0, 1), bits[23])), answer.eq(Cat(Const(0, 1), bits))]
 
 
-class FlashedAccelerator(wiring.Component):
-    """An accelerator with its flash: the members of both, the flash's with the prefix ``flash_``."""
+class Flashed(wiring.Component):
+    """A component with ``flash`` among its members, and that flash.
 
-    def __init__(self, architecture: Architecture, size: int = FLASH_BYTES) -> None:
-        self._accelerator = accelerator(architecture)
+    Parameters: ``inner``; ``size``, of the flash.
+
+    Members: those of ``inner`` but ``flash``; of the flash, with the prefix ``flash_``, what writes it. And
+    ``flash_flips``: bits of its identity that are flipped; if all that are set are, there is no flash.
+    """
+
+    def __init__(self, inner: wiring.Component, size: int = FLASH_BYTES) -> None:
+        self._inner = inner
         self._flash = SimulatedFlash(size)
-        members = {name: member for name, member in self._accelerator.signature.members.items() if name != "flash"}
+        members = {name: member for name, member in inner.signature.members.items() if name != "flash"}
         flash = self._flash.signature.members
-        super().__init__(
-            {**members, **{f"flash_{name}": flash[name] for name in ("write_enable", "write_address", "write_data")}}
-        )
+        written = {f"flash_{name}": flash[name] for name in ("write_enable", "write_address", "write_data")}
+        super().__init__({**members, **written, "flash_flips": In(24)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.accelerator = inner = self._accelerator
+        m.submodules.inner = inner = self._inner
         m.submodules.flash = flash = self._flash
         connect(m, inner.flash, flash.pins)
+        m.d.comb += flash.identity.eq(IDENTITY ^ self.flash_flips)
         for name, member in self.signature.members.items():
             if name.startswith("flash_"):
-                m.d.comb += getattr(flash, name.removeprefix("flash_")).eq(getattr(self, name))
+                if name != "flash_flips":
+                    m.d.comb += getattr(flash, name.removeprefix("flash_")).eq(getattr(self, name))
             elif not member.is_port:
                 connect(m, flipped(getattr(self, name)), getattr(inner, name))
             elif member.flow is In:
@@ -133,3 +142,13 @@ class FlashedAccelerator(wiring.Component):
                 assert member.flow is Out
                 m.d.comb += getattr(self, name).eq(getattr(inner, name))
         return m
+
+
+def flash_size(stream_bytes: int) -> int:
+    """Of a flash for so many bytes, in steps, so that builds can be used again."""
+    return max(FLASH_BYTES, 1 << max(0, stream_bytes - 1).bit_length())
+
+
+def flash_words(data: bytes, first: int, size: int) -> list[tuple[int, int]]:
+    """What ``FLASH_PORTS`` are to write, to have ``data`` from byte ``first`` on; both are multiples of 4."""
+    return [((first + at) % size // 4, int.from_bytes(data[at : at + 4], "little")) for at in range(0, len(data), 4)]

@@ -21,6 +21,7 @@ from emberline.gateware.boards.ulx3s_85f import ULX3S_85F_Platform, Ulx3sTop
 
 TARGETS: dict[str, tuple[Callable[[], LatticeECP5Platform], Callable[[Architecture], wiring.Component]]] = {
     "ulx3s-85f": (ULX3S_85F_Platform, Ulx3sTop),
+    "ulx3s-85f-flash": (ULX3S_85F_Platform, Ulx3sTop),
 }
 """Platform and top level of each board; the architecture is the preset of the same name."""
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import ClockDomain, Instance, Module, Signal
+from amaranth.build import Attrs, Pins, PinsN, Resource, Subsignal
+from amaranth.hdl import ClockDomain, Const, Instance, Module, Signal
 from amaranth.lib import io, wiring
 from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
 from emberline.arch.architecture import Architecture
 from emberline.gateware.board import UartTop
 from emberline.gateware.ecp5.pll import Pll
+
+CONFIGURATION_FLASH = Resource(
+    "configuration_flash",
+    0,
+    Subsignal("select", PinsN("R2", dir="o")),
+    Subsignal("data", Pins("W2 V2 Y2 W1", dir="io")),
+    Attrs(PULLMODE="NONE", DRIVE="4", IO_TYPE="LVCMOS33"),
+)
+"""All four data lines of the flash, which the board's own description has as lines of one direction. Its clock has no
+pin of its own: it is the one of the configuration, USRMCLK."""
 
 OSCILLATOR_HZ = 25_000_000
 ACTIVITY_WIDTH = 22
@@ -22,6 +33,8 @@ class Ulx3sTop(wiring.Component):
 
     LED 0: a program runs. LED 1: the machine has stopped with a fault. LED 2: bytes on the serial line. LED 7: the
     clock runs.
+
+    Where weights may come from the configuration flash, the machine drives its lines.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -45,6 +58,8 @@ class Ulx3sTop(wiring.Component):
             top.rx.eq(rx.i),
             tx.o.eq(top.tx),
         ]
+        if self._architecture.streams:
+            self._lead_out(m, platform, top)
         activity = Signal(ACTIVITY_WIDTH)
         beat = Signal(ACTIVITY_WIDTH + 4)
         m.d.sync += beat.eq(beat + 1)
@@ -58,3 +73,18 @@ class Ulx3sTop(wiring.Component):
             m.d.sync += register.eq(light)
             m.d.comb += led.o.eq(register)
         return m
+
+    def _lead_out(self, m: Module, platform: ULX3S_85F_Platform, top: UartTop) -> None:
+        """The flash's lines. Nothing is registered on the way: `QuadSpi` counts its cycles from its own registers."""
+        platform.add_resources([CONFIGURATION_FLASH])
+        lines = platform.request("configuration_flash", 0, dir={"select": "-", "data": "-"})
+        m.submodules.flash_select = select = io.Buffer("o", lines.select)
+        m.submodules.flash_clock = Instance("USRMCLK", i_USRMCLKI=top.flash.clock, i_USRMCLKTS=Const(0))
+        m.d.comb += select.o.eq(top.flash.select)
+        for index in range(len(top.flash.data_in)):
+            m.submodules[f"flash_data_{index}"] = line = io.Buffer("io", lines.data[index])
+            m.d.comb += [
+                line.o.eq(top.flash.data_out[index]),
+                line.oe.eq(top.flash.data_enable[index]),
+                top.flash.data_in[index].eq(line.i),
+            ]
