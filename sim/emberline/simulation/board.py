@@ -241,8 +241,10 @@ def simulate_architecture(
     """
     from emberline.gateware.board import SimulationTop, UartTop
     from emberline.gateware.link.uart import divisor
+    from emberline.gateware.machine import check_buildable
     from emberline.simulation.flash import FLASH_PORTS, Flashed, flash_size
 
+    check_buildable(architecture)
     options.setdefault("clock_hz", architecture.clock_hz)
     top = UartTop if link == "uart" else SimulationTop
     if link == "uart":
