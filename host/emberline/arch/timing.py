@@ -321,6 +321,11 @@ class FrameClock:
         last = self._request + HEAD_CYCLES + isa.LOAD.word_count - 1
         return len(self._complete) < isa.LOAD_QUEUE or self._complete[-isa.LOAD_QUEUE] < last
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether a LOAD is not complete yet, or just so."""
+        return bool(self._complete) and self._complete[-1] > self._request
+
     def load(self, load: Mapping[str, int]) -> None:
         """A LOAD."""
         queued = self._request + HEAD_CYCLES + isa.LOAD.word_count - 1

@@ -11,9 +11,12 @@ from emberline.cli import console
 
 if TYPE_CHECKING:
     from emberline.arch.architecture import Architecture
+    from emberline.arch.program import Program
     from emberline.cli.networks import Network
 
 SEED = 1
+RATES = (25.0, 50.0)
+"""MB/s of a flash with four lines at 50 MHz and at 100 MHz."""
 
 
 def register(app: typer.Typer) -> None:
@@ -31,19 +34,24 @@ def bench(
     chart: Annotated[
         Path | None, typer.Option(help="Draw where the cycles go, layer by layer, into this file (.svg, .png).")
     ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="How many frames, compared with the model.")] = 1,
+    slope: Annotated[
+        float | None, typer.Option(help="Of float networks, which are quantised first; see `emberline quantize`.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     from emberline.cli.engines import check_simulation
-    from emberline.cli.networks import DEFAULT_ARCHITECTURE, find_architecture, load_network
+    from emberline.cli.float_network import load_quantised
+    from emberline.cli.networks import DEFAULT_ARCHITECTURE, find_architecture
 
     check_simulation()
     architectures = [find_architecture(name) for name in arch or (DEFAULT_ARCHITECTURE,)]
-    loaded = [load_network(name) for name in networks or available_networks()]
+    loaded = [load_quantised(name, slope) for name in networks or available_networks()]
     reports = []
     for network in loaded:
         for architecture in architectures:
             console.note(f"simulating {network.name} on {architecture.name}")
-            reports.append(measure(network, architecture))
+            reports.append(measure(network, architecture, frames))
     if chart is not None:
         from emberline.cli.chart import draw
 
@@ -71,11 +79,13 @@ def available_networks() -> list[str]:
     return found
 
 
-def measure(network: Network, architecture: Architecture) -> dict[str, Any]:
-    """One frame of random codes through the simulated board; nothing that is reported depends on the data.
+def measure(network: Network, architecture: Architecture, count: int = 1) -> dict[str, Any]:
+    """Frames of random codes through the simulated board; nothing that is reported depends on the data.
 
-    Raises ``EmberlineError`` where the result is not the model's: a wrong result has no speed.
+    Raises ``EmberlineError`` where a result is not the model's: a wrong result has no speed.
     """
+    from dataclasses import replace
+
     import numpy as np
 
     from emberline.cli.comparison import compare
@@ -84,18 +94,43 @@ def measure(network: Network, architecture: Architecture) -> dict[str, Any]:
     from emberline.errors import EmberlineError
 
     program = network.compile(architecture)
-    frames = np.random.default_rng(SEED).integers(-128, 128, (1, *network.input.shape), np.int8)
-    with open_engine("rtl", network, architecture) as engine:
-        (result,) = engine.run(frames)
-    (expected,) = ModelEngine(network).run(frames)
-    difference = compare([result.outputs], [expected.outputs])
+    frames = np.random.default_rng(SEED).integers(-128, 128, (count, *network.input.shape), np.int8)
+    with open_engine("rtl", replace(network, program=program), architecture) as engine:
+        results = list(engine.run(frames))
+    difference = compare(
+        [each.outputs for each in results], [each.outputs for each in ModelEngine(network).run(frames)]
+    )
     if not difference.equal:
         raise EmberlineError(
             f"network '{network.name}' on '{architecture.name}': {difference.differing_outputs} of "
             f"{difference.outputs} outputs of the RTL differ from the model's"
         )
-    assert result.cycles is not None
-    return bench_report(program, result.cycles)
+    cycles = {each.cycles for each in results}
+    if len(cycles) != 1:
+        raise EmberlineError(
+            f"network '{network.name}' on '{architecture.name}': frames take {sorted(map(str, cycles))}"
+        )
+    (taken,) = cycles
+    assert taken is not None
+    rates = flash_rates(network, program) if program.stream else []
+    return {**bench_report(program, taken), "frames": count, "flash_rates": rates}
+
+
+def flash_rates(network: Network, program: Program) -> list[dict[str, Any]]:
+    """What the compiler predicts with other flashes, at the architecture's clock: as if all weights were there, and at
+    some rates of those that a flash has."""
+    from emberline.cli.compile import with_flash
+    from emberline.compiler.compile import WeightPlace
+
+    spent = [layer.spent for layer in program.layers]
+    walked = sum(each.total - each.weights for each in spent)
+    clock = program.architecture.clock_hz
+    rows = [{"megabytes_per_second": None, "cycles": walked, "frames_per_second": clock / walked}]
+    for rate in RATES:
+        other = network.compile(with_flash(program.architecture, rate), WeightPlace.FLASH)
+        cycles = other.predicted_cycles
+        rows.append({"megabytes_per_second": rate, "cycles": cycles, "frames_per_second": clock / cycles})
+    return rows
 
 
 def print_reports(reports: list[dict[str, Any]]) -> None:
@@ -111,3 +146,18 @@ def print_reports(reports: list[dict[str, Any]]) -> None:
             for each in reports
         ],
     )  # fmt: skip
+    for each in reports:
+        if each["fetched_bytes"]:
+            rates = "; ".join(
+                f"{row['cycles']:,} cycles, {row['frames_per_second']:.1f} frames/s "
+                + (
+                    "if no row waited"
+                    if row["megabytes_per_second"] is None
+                    else f"at {row['megabytes_per_second']:g} MB/s"
+                )
+                for row in each["flash_rates"]
+            )
+            console.print_line(
+                f"{each['network']} on {each['arch']}: {each['fetched_bytes']:,} bytes fetched a frame, "
+                f"{each['weight_cycles']:,} cycles waited for them; predicted at {each['preset_mhz']:g} MHz: {rates}"
+            )

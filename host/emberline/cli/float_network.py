@@ -8,12 +8,16 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from emberline.cli.networks import Network
+from emberline.cli import console
+from emberline.cli.networks import Network, load_network
 from emberline.driver.images import list_folder, load_pixels
 from emberline.driver.preprocessing import Preprocessing
 from emberline.errors import EmberlineError, ImageError, ModelError
 from emberline.model.graph import Graph
-from emberline.zoo import ZOO, Reader, ZooEntry, find_by_contents
+from emberline.zoo import ZOO, Reader, ZooEntry, data_root, find_by_contents
+
+SLOPE_IMAGES = 50
+"""After how many images weights are chosen by rate against distortion: it runs the network once for each layer."""
 
 
 def find_entry(model: str) -> ZooEntry | None:
@@ -48,17 +52,45 @@ def find_preprocessing(entry: ZooEntry | None, preprocess: str | None) -> Prepro
     return Preprocessing.from_json(entry.preprocessing)
 
 
-def quantised_network(entry: ZooEntry, images: Path, folder: Path) -> Network:
-    """A float network of the zoo, quantised with the default options of ``emberline quantize`` into ``folder``."""
+def quantised_network(entry: ZooEntry, images: Path, folder: Path, slope: float | None = None) -> Network:
+    """A float network of the zoo, quantised with the default options of ``emberline quantize`` into ``folder``.
+
+    With a ``slope`` by mean square errors, after 50 images.
+    """
     from emberline.compiler.frontends.onnx_reader import read_onnx
+    from emberline.quantiser.calibration import Method
     from emberline.quantiser.static import Options, quantise
 
     path = folder / f"{entry.name}_int8.onnx"
     source = find_float_model(entry.name, entry, folder)
     preprocessing = Preprocessing.from_json(entry.preprocessing)
-    quantise(source, path, images, preprocessing, Options(outputs=entry.outputs))
+    if slope is None:
+        quantise(source, path, images, preprocessing, Options(outputs=entry.outputs))
+    else:
+        options = Options(Method.MSE, outputs=entry.outputs, slope=slope)
+        quantise(source, path, images, preprocessing, options, limit=SLOPE_IMAGES)
     graph = read_onnx(path.read_bytes(), entry.name)
     return Network(entry.name, path, graph, None, entry.class_names(), entry.preprocessing, entry.label_offset)
+
+
+def load_quantised(model: str, slope: float | None = None) -> Network:
+    """The network that ``model`` names; a float one of the zoo quantised with the images that are here.
+
+    Raises ``EmberlineError`` as `load_network` does, and for a ``slope`` of a network that is not float.
+    """
+    entry = find_entry(model)
+    if entry is None or not entry.reader.is_float:
+        return load_network(model)
+    root = data_root()
+    images = root / entry.images if root and entry.images else None
+    if images is None or not images.exists():
+        raise ModelError(
+            f"network '{entry.name}' is float, and there are no images to quantise it with: quantise it "
+            f"first (emberline quantize {entry.name} ...)"
+        )
+    console.note(f"quantising {entry.name}")
+    with TemporaryDirectory() as folder:
+        return quantised_network(entry, images, Path(folder), slope)
 
 
 def is_float(model: str) -> bool:

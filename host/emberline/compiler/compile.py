@@ -38,6 +38,9 @@ from emberline.model.graph import FeatureMap, Graph, Softmax
 FLASH_OFFSET = 4 << 20
 """Where weights lie in the flash if nothing else is said: behind the bitstream of any board."""
 
+CUTS = (2, 4, 6)
+"""What share of the weight memory a convolution may fill before it is cut, tried in turn."""
+
 
 class WeightPlace(Enum):
     """Where a program has its weights."""
@@ -116,13 +119,42 @@ def plan_network(graph: Graph, architecture: Architecture, weights: WeightPlace 
     check_graph(graph, architecture)
     if weights is not WeightPlace.FLASH:
         try:
-            return _plan_pieces(graph, architecture, None)
+            return _plan_pieces(graph, architecture, None, {})
         except WeightsDoNotFitError:
             if weights is WeightPlace.RESIDENT or not architecture.streams:
                 raise
     if not architecture.streams:
         raise CompileError(f"'{architecture.name}' is built without a source of weights")
-    return _plan_pieces(graph, architecture, measure_supply(graph, architecture))
+    return _plan_fetched(graph, architecture)
+
+
+def _plan_fetched(graph: Graph, architecture: Architecture) -> NetworkPlan:
+    """The schedule with the fewest cycles over all sizes of pieces.
+
+    Small ones make room in the weight memory earlier; large ones leave layers whole, which then share rows with
+    others. Which is better depends on everything else.
+    """
+    supply = measure_supply(graph, architecture)
+    best: tuple[int, NetworkPlan] | None = None
+    refusal: CompileError | None = None
+    tried = []
+    for parts in CUTS:
+        pieces = cut_for_weights(graph, supply.bytes_available, architecture, parts)
+        if pieces in tried:
+            continue
+        tried.append(pieces)
+        try:
+            plan = _plan_pieces(graph, architecture, supply, pieces)
+            cycles = predict(architecture, emit_plan(plan, place_weights(plan, architecture, 0), architecture).words)
+        except CompileError as error:
+            refusal = refusal or error
+            continue
+        if best is None or cycles.cycles < best[0]:
+            best = cycles.cycles, plan
+    if best is None:
+        assert refusal is not None
+        raise refusal
+    return best[1]
 
 
 def measure_supply(graph: Graph, architecture: Architecture) -> Supply:
@@ -137,9 +169,10 @@ def measure_supply(graph: Graph, architecture: Architecture) -> Supply:
     return Supply(architecture.weight_bytes, data / cycles)
 
 
-def _plan_pieces(graph: Graph, architecture: Architecture, supply: Supply | None) -> NetworkPlan:
-    """The schedule of a network whose layers are cut where its memory, or ``supply``, demands it."""
-    pieces = cut_for_weights(graph, supply.bytes_available, architecture) if supply else {}
+def _plan_pieces(
+    graph: Graph, architecture: Architecture, supply: Supply | None, pieces: dict[str, int]
+) -> NetworkPlan:
+    """The schedule of a network whose layers are cut into ``pieces``, and into more where its memory demands it."""
     least: Needs | None = None
     while True:
         cut = cut_channels(graph, pieces, architecture.lanes_in)

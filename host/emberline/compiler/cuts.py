@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from emberline.arch.architecture import Architecture
-from emberline.model.graph import AveragePool, Concatenation, Convolution, FeatureMap, Graph, Layer
+from emberline.model.graph import Add, AveragePool, Concatenation, Convolution, FeatureMap, Graph, Layer
 
 
 def cut_channels(graph: Graph, pieces: Mapping[str, int], lanes_in: int) -> Graph:
@@ -90,17 +90,34 @@ def _part(layer: AveragePool | Convolution, source: str, first: int, end: int) -
     return replace(layer, **names, **arrays, groups=groups)
 
 
-def cut_for_weights(graph: Graph, weight_bytes: int, architecture: Architecture) -> dict[str, int]:
-    """Pieces for the convolutions whose weights fill more than half of the memory: of a third of it at most."""
-    pieces = {}
+def cut_for_weights(graph: Graph, weight_bytes: int, architecture: Architecture, parts: int = 2) -> dict[str, int]:
+    """Pieces for the convolutions whose weights fill more than one of ``parts`` of the memory.
+
+    They are of two thirds of that at most, so that one is computed while others come. Of the operands of a sum, which
+    is computed behind one of them, only one is cut.
+    """
+    pieces: dict[str, int] = {}
     for layer in graph.layers:
         if isinstance(layer, Convolution):
             _, rows, columns, depth = layer.weights.shape
             groups, words = -(-layer.output_channels // architecture.lanes_out), -(-depth // architecture.lanes_in)
             size = groups * rows * columns * words * architecture.multipliers
-            if size > weight_bytes // 2 and most_pieces(layer, architecture.lanes_in) > 1:
-                pieces[layer.name] = min(-(-3 * size // weight_bytes), most_pieces(layer, architecture.lanes_in))
+            most = most_pieces(layer, architecture.lanes_in)
+            if size > weight_bytes // parts and most > 1 and not _is_added_to_any(graph, layer, pieces):
+                pieces[layer.name] = min(-(-3 * parts * size // (2 * weight_bytes)), most)
     return pieces
+
+
+def _is_added_to_any(graph: Graph, layer: Layer, names: Mapping[str, int]) -> bool:
+    """Whether a sum of a layer's output has an operand that one of ``names`` makes."""
+    others = (
+        name
+        for reader in graph.consumers(layer.output)
+        if isinstance(reader, Add)
+        for name in reader.inputs
+        if name != layer.output
+    )
+    return any((maker := graph.producer(name)) is not None and maker.name in names for name in others)
 
 
 def cut_for_memory(

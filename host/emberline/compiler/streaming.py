@@ -330,7 +330,8 @@ def _order(
     for index, operation in enumerate(operations):
         while issued < len(groups) and groups[issued].free <= index:
             group = groups[issued]
-            if group.needed > index and not (index in places and clock.queue_has_room):
+            timely = index in places or not clock.is_loading
+            if group.needed > index and not (timely and clock.queue_has_room):
                 break
             fetch = fetcher.fetch([part for piece in group.pieces for part in piece.parts(architecture)])
             if id(fetch) not in known:

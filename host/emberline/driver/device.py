@@ -214,7 +214,7 @@ class Device:
                 self._clean = sender is None and sent == self._frames
                 yield result
             else:
-                waited_s += self._wait(waited_s)
+                waited_s += self._wait(waited_s, POLLS_PER_FRAME if sender is None else program.input.map.height)
                 if waited_s > idle_limit_s:
                     raise DeviceError(
                         f"{self.name}: frame {self._frames} of '{program.network}' made no progress for "
@@ -251,9 +251,9 @@ class Device:
             program.predicted_cycles,
         )
 
-    def _wait(self, waited_s: float) -> float:
-        """Let a part of a frame's time pass, more after a long wait, and look again; the seconds that passed."""
-        pause_s = max(self._frame_s / POLLS_PER_FRAME, MINIMUM_POLL_S, waited_s / POLLS_PER_FRAME)
+    def _wait(self, waited_s: float, polls: int) -> float:
+        """Let one of ``polls`` parts of a frame's time pass, more after a long wait, and look again; the seconds."""
+        pause_s = max(self._frame_s / max(polls, POLLS_PER_FRAME), MINIMUM_POLL_S, waited_s / POLLS_PER_FRAME)
         self._link.wait(pause_s)
         status = self._link.status()
         if status["fault"]:
