@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from command_line import invoke
 
+from emberline.arch.presets import PRESETS
 from emberline.cli import engines, toolchain
 from emberline.zoo import ZOO
 
 KEYS = ["network", "arch", "macs", "multipliers", "cycles", "predicted_cycles", "cycles_after_input",
-        "utilisation", "activation_bytes", "weight_bytes", "m9k", "clock_mhz", "milliseconds", "frames_per_second",
-              "frames_per_second_per_multiplier"]  # fmt: skip
+        "utilisation", "activation_bytes", "weight_bytes", "m9k", "stored_bytes", "fetched_bytes", "weight_cycles",
+        "preset_mhz", "clock_mhz", "milliseconds", "frames_per_second", "frames_per_second_per_multiplier", "frames",
+        "flash_rates"]  # fmt: skip
 
 
 @pytest.fixture
@@ -42,6 +45,25 @@ def test_json_is_a_list_with_an_object_per_network_and_architecture(capfd: pytes
         assert list(each) == KEYS
         assert each["cycles"] == each["predicted_cycles"]
         assert each["utilisation"] == each["macs"] / (each["cycles"] * each["multipliers"])
+
+
+@pytest.mark.usefixtures("emulated_rtl")
+def test_fetched_weights_are_reported_with_what_other_flashes_would_give(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cramped = replace(PRESETS["ulx3s-85f-flash"], name="cramped", weight_depth_words=256)
+    monkeypatch.setitem(PRESETS, "cramped", cramped)
+    (report,) = invoke(capfd, "bench", "ember_cifar10", "--arch", "cramped", "--frames", 2, "--json").json()
+    assert report["frames"] == 2
+    assert report["cycles"] == report["predicted_cycles"]
+    assert 0 < report["stored_bytes"] <= report["fetched_bytes"]
+    walked, slow, fast = report["flash_rates"]
+    assert walked["cycles"] == report["cycles"] - report["weight_cycles"]
+    assert (slow["megabytes_per_second"], fast["megabytes_per_second"]) == (25, 50)
+    assert slow["cycles"] > report["cycles"] > fast["cycles"]
+    assert slow["frames_per_second"] == cramped.clock_hz / slow["cycles"]
+    finished = invoke(capfd, "bench", "ember_cifar10", "--arch", "cramped")
+    assert f"{report['fetched_bytes']:,} bytes fetched a frame" in finished.out
 
 
 @pytest.mark.usefixtures("emulated_rtl")
