@@ -38,7 +38,8 @@ class FrameWriter(FramePlaces):
         i_commit: the rows since the last commit become ready to be read, as soon as the last of them is stored.
         i_abort: forget them and a partial row.
         i_release, i_release_count: rows that the program has read.
-        o_free_rows: rows that can still be taken in, counting only committed ones as taken.
+        o_free_rows: rows that can still be taken in, counting only committed ones as taken; none while a commit waits
+            for the rows before it to be stored.
         o_row_bytes: bytes of a row; 0 before the first FRAME.
         o_committed, o_committed_count: rows that became ready, for the sequencer's count.
         o_valid, o_address, o_lane, o_byte, i_ready: write requests to the activation buffer, byte ``o_lane`` of a word.
@@ -182,9 +183,11 @@ class FrameWriter(FramePlaces):
         free = Signal(ROW_COUNT_WIDTH)  # rows neither committed nor in use
         change = Signal(signed(ROW_COUNT_WIDTH + 2))  # of them
         commit_waits = Signal()
+        free_rows = Signal.like(self.o_free_rows)
+        m.d.sync += free_rows.eq(Mux(self._hold | commit | (change != 0), 0, free))
         m.d.comb += [
             self._hold.eq(commit_waits | self.i_commit),
-            self.o_free_rows.eq(free),
+            self.o_free_rows.eq(free_rows),
             self.o_row_bytes.eq(self._row_bytes),
             self.o_committed.eq(commit),
             self.o_committed_count.eq(pending),
