@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, ShapeLike, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, ShapeLike, Signal, Value, signed
 from amaranth.lib import data, enum, stream
 from amaranth.lib.wiring import In, Out
 
@@ -183,8 +183,9 @@ class FrameWriter(FramePlaces):
         free = Signal(ROW_COUNT_WIDTH)  # rows neither committed nor in use
         change = Signal(signed(ROW_COUNT_WIDTH + 2))  # of them
         commit_waits = Signal()
+        counted = Signal(2)  # a commit, on its way into ``free``
         free_rows = Signal.like(self.o_free_rows)
-        m.d.sync += free_rows.eq(Mux(self._hold | commit | (change != 0), 0, free))
+        m.d.sync += [counted.eq(Cat(commit, counted)), free_rows.eq(Mux(self._hold | counted.any(), 0, free))]
         m.d.comb += [
             self._hold.eq(commit_waits | self.i_commit),
             self.o_free_rows.eq(free_rows),
