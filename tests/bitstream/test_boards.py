@@ -6,6 +6,7 @@ import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 
 import pytest
@@ -79,8 +80,12 @@ def test_committed_reports_keep_their_budgets(target: str, script: ModuleType) -
     if not path.is_file():
         pytest.skip(f"{path.name} has not been made yet: python bitstreams/build.py {target}")
     values = json.loads(path.read_text())
+    clocks, middle = values.pop("clocks_mhz"), values.pop("median_mhz")
     report = boards.Report(bitstream=Path(), **values)
     assert report.to_json() == values
+    assert clocks[str(report.seed)] == report.achieved_mhz
+    assert list(clocks) == [str(seed) for seed in BUDGETS[target]["seeds"]]
+    assert median(clocks.values()) == middle >= report.clock_mhz
     assert script.over_budget(report, BUDGETS[target]) == []
 
 

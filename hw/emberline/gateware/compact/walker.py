@@ -110,16 +110,16 @@ class CompactWalker(wiring.Component):
         with m.If(self.o_tap | (word_loaded & ~loads_parameters)):
             m.d.sync += [word.eq(word + ~(self.o_tap & row.hold_weight)), *words.step()]
             with m.If(words.last):
-                m.d.sync += [*words.load(row.channel_words), *taps.step()]
+                m.d.sync += [*words.load(row.channel_words - 2), *taps.step()]
                 with m.If(taps.last):
-                    m.d.sync += [*taps.load(row.kernel_columns), *rows.step()]
+                    m.d.sync += [*taps.load(row.kernel_columns - 2), *rows.step()]
 
         with m.Switch(state):
             with m.Case(State.IDLE):
                 m.d.sync += [
                     group_weight.eq(row.weight_address),
                     parameter.eq(row.parameter_address),
-                    *groups.load(row.groups),
+                    *groups.load(row.groups - 2),
                 ]
                 with m.If(self.i_start):
                     m.d.sync += state.eq(State.START)
@@ -142,7 +142,7 @@ class CompactWalker(wiring.Component):
                             m.d.sync += state.eq(State.WINDOW)
                     with m.Elif(kernel_end | row.hold_weight):
                         m.d.sync += [loads_parameters.eq(1), word.eq(0), load_word.eq(parameter)]
-                m.d.sync += [pixel_base.eq(-row.pad_words), *columns.load(row.columns), *idle.load(row.idle)]
+                m.d.sync += [pixel_base.eq(-row.pad_words), *columns.load(row.columns - 2), *idle.load(row.idle - 2)]
             with m.Case(State.WINDOW):
                 m.d.sync += [
                     offset.eq(pixel_base),
@@ -160,7 +160,7 @@ class CompactWalker(wiring.Component):
                     m.d.sync += [
                         pixel_base.eq(pixel_base + row.pixel_step),
                         *columns.step(),
-                        *idle.load(row.idle),
+                        *idle.load(row.idle - 2),
                         state.eq(Mux(columns.last, State.DRAIN, State.WINDOW)),
                     ]
             with m.Case(State.DRAIN):
@@ -175,7 +175,7 @@ class CompactWalker(wiring.Component):
 
     def _start_kernel(self, words: Countdown, taps: Countdown, rows: Countdown) -> list:
         row = self.i_row
-        return [*words.load(row.channel_words), *taps.load(row.kernel_columns), *rows.load(row.kernel_rows)]
+        return [*words.load(row.channel_words - 2), *taps.load(row.kernel_columns - 2), *rows.load(row.kernel_rows - 2)]
 
     def _next_tap(
         self,
