@@ -29,8 +29,8 @@ from emberline.zoo import Reader, ZooEntry, data_root, golden
 
 LARGE = "large-16x8"
 """The machine of networks that the one asked for cannot hold."""
-ONNX_TOLERANCE = 1
-"""onnxruntime computes sums and averages in float: codes may differ by one."""
+ONNX_TOLERANCE = 2
+"""onnxruntime computes sums and averages in float: codes may differ by one, and behind further layers by two."""
 BOXES_TOLERANCE = 8
 """Of a detector's heads, several sums behind the first: what counts is that the boxes are the same."""
 OTHER_BOXES = "other boxes"
