@@ -44,6 +44,10 @@ class WeightStreamError(EmberlineError):
         self.cause = cause
 
 
+class VerificationError(EmberlineError):
+    """Two ways of computing the same values disagree; names the first place."""
+
+
 class DeviceError(EmberlineError):
     """A board does not answer, answers wrongly, refuses, or has stopped; names the board and the request."""
 

@@ -166,3 +166,7 @@ def test_program_loads_what_compile_saved(tmp_path: Path) -> None:
     assert network.input == load_network("ember_cifar10").input
     assert network.scores == load_network("ember_cifar10").scores
     assert network.ends_in_softmax == load_network("ember_cifar10").ends_in_softmax
+
+
+def test_maps_are_the_rtls(capfd: pytest.CaptureFixture[str], frame: Path) -> None:
+    refused(invoke(capfd, "verify", "ember_cifar10", "--images", frame, "--on", "model", "--maps"), "--maps", "'model'")

@@ -13,13 +13,12 @@ class DeviceEngine:
     """A device with a program loaded.
 
     Parameters:
-        on: ``rtl`` or a serial port.
-        program: decides what is simulated; a real board must be built for the same architecture.
+        device: open; ``close`` closes it, and so does an error while the program is loaded.
+        program: compiled for its architecture.
     """
 
-    def __init__(self, on: str, program: Program) -> None:
-        self._program = program
-        self._device = Device.open(on, program.architecture, flash_bytes=len(program.stream))
+    def __init__(self, device: Device, program: Program) -> None:
+        self._program, self._device = program, device
         try:
             self._device.load(program)
         except BaseException:

@@ -116,8 +116,10 @@ def open_engine(on: str, network: Network, architecture: Architecture | None) ->
     if on == "rtl":
         check_simulation()
     from emberline.cli.device_engine import DeviceEngine
+    from emberline.driver.device import Device
 
-    engine = DeviceEngine(on, program)
+    device = Device.open(on, program.architecture, flash_bytes=len(program.stream))
+    engine = DeviceEngine(device, program)
     try:
         yield engine
     finally:

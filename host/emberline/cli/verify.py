@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +35,9 @@ def verify(
     against: Annotated[Against, typer.Option(help="What is right: LiteRT, onnxruntime, or numpy.")] = Against.LITERT,
     arch: Annotated[str, typer.Option(help="An architecture preset.")] = "ulx3s-85f",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
+    maps: Annotated[
+        bool, typer.Option("--maps", help="With the RTL: also compare every map that is stored, row by row.")
+    ] = False,
     preprocess: Annotated[
         str | None,
         typer.Option(help="What pixels mean, such as resize=256,order=BGR,mean=104/117/123; see docs/cli.md."),
@@ -46,24 +50,36 @@ def verify(
     from emberline.cli.engines import open_engine, open_reference
     from emberline.cli.frames import load_all
     from emberline.cli.networks import find_architecture, load_network
+    from emberline.errors import EmberlineError
 
+    if maps and on is not Where.RTL:
+        raise EmberlineError(f"--maps compares what the RTL stores, not '{on.value}'")
     network = load_network(model)
     network.need_graph("verifying")
     architecture = find_architecture(arch)
     frames = load_all(images, network, limit, preprocess)
     count = len(frames.frames)
     reference = open_reference(against.value, network)
-    with open_engine(on.value, network, architecture) as engine:
-        ours = [
-            result.outputs
-            for result in console.progress(engine.run(frames.frames), f"{network.name} on {on.value}", count)
-        ]
+    stored = None
+    with ExitStack() as stack:
+        if maps:
+            from emberline.cli.stored_maps import StoredMaps, compile_with_plan, run_checked
+
+            stored = StoredMaps()
+            results = run_checked(*compile_with_plan(network, architecture), frames.frames, stored)
+        else:
+            results = stack.enter_context(open_engine(on.value, network, architecture)).run(frames.frames)
+        ours = [result.outputs for result in console.progress(results, f"{network.name} on {on.value}", count)]
     theirs = [
         result.outputs
         for result in console.progress(reference.run(frames.frames), f"{network.name} in {against.value}", count)
     ]
     labels = None if frames.labels is None else frames.labels + network.label_offset
     report = build_report(network.name, on.value, against.value, ours, theirs, labels)
+    if stored is not None:
+        report |= {
+            "rows": stored.rows, "groups_written": stored.writes, "map_values": stored.values, "maps": stored.maps
+        }  # fmt: skip
     if beside is not None:
         report |= float_report(beside, images, preprocess, limit)
     if as_json:
@@ -115,6 +131,11 @@ def print_report(report: dict[str, Any]) -> None:
             else ""
         )
     )
+    if "maps" in report:
+        console.print_line(
+            f"stored: {report['map_values']:,} values of {len(report['maps'])} maps are the model's, "
+            f"{report['groups_written']:,} groups of {report['rows']:,} ROWs the emulator's"
+        )
     if report["accuracy"] is not None:
         console.print_line(
             f"accuracy {console.percent(report['accuracy'])}, among the best five {console.percent(report['top5'])}"

@@ -2,7 +2,8 @@
 
 The numpy model is compared with the outside reference: LiteRT's reference kernels, onnxruntime's integer kernels (after
 quantisation with the default options, where the zoo's network is float), or published activations. The emulator and the
-RTL are compared with the model, on a machine that holds the network: the asked for, else ``LARGE``.
+RTL are compared with the model, on a machine that holds the network: the asked for, else ``LARGE``. What the RTL
+stores is compared with published activations where there are some.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from emberline.cli.engines import Codes, FrameResult, ModelEngine, open_engine, 
 from emberline.cli.float_network import float_accuracy, quantised_network
 from emberline.cli.frames import load_all
 from emberline.cli.networks import Network, find_architecture, load_network
+from emberline.cli.stored_maps import StoredMaps, compile_with_plan, run_checked, stored_map
 from emberline.driver.images import FrameSet
 from emberline.errors import CompileError, ModelError
 from emberline.zoo import Reader, ZooEntry, data_root, golden
@@ -109,6 +111,8 @@ def verify_entry(
         for place in (each for each in ("emulator", "rtl") if each in places):
             count = min(len(images.frames), entry.image_count[1] if place == "emulator" else 1)
             yield _machine_row(entry, network, images.frames[:count], _source(entry, images), place, architecture)
+        if "rtl" in places and entry.reader is Reader.ZYNQNET and (root := data_root()) is not None:
+            yield stored_golden_row(entry, network, root / "zynqnet", architecture)
 
 
 def _load(entry: ZooEntry, folder: Path) -> Network | None:
@@ -178,6 +182,34 @@ def golden_row(entry: ZooEntry, folder: Path) -> Row:
     best = int(maps["prob"].argmax())
     note = f"class {best}" + ("" if best == golden.CLASS else f", not {golden.CLASS}")
     return Row(entry.name, "model", "published activations", None, golden.FILE, 1, **found, note=note)
+
+
+def stored_golden_row(entry: ZooEntry, network: Network, folder: Path, architecture: Architecture) -> Row:
+    """Every published activation of ZynqNet that the schedule stores, as the RTL stores it.
+
+    Raises ``VerificationError`` for a value that is not the emulator's or the model's.
+    """
+    if not (folder / golden.FILE).is_file():
+        return Row(entry.name, "rtl", "published activations", note=f"{folder / golden.FILE} is not here")
+    published = golden.golden_maps(folder)
+    found, reason = StoredMaps(), ""
+    for machine in (architecture, find_architecture(LARGE)):
+        try:
+            plan, program = compile_with_plan(network, machine)
+        except CompileError as error:
+            reason = str(error)
+            continue
+        (result,) = run_checked(plan, program, golden.golden_frame(published), found)
+        maps = {name: stored_map(plan, found, name) for name in published if name not in golden.RECOMPUTED}
+        stored = {name: codes for name, codes in maps.items() if codes is not None}
+        ours = tuple(golden.in_published_order(codes[None]) for codes in stored.values())
+        difference = _difference([ours], [tuple(published[name] for name in stored)])
+        best = int(result.outputs[0].argmax())
+        note = f"class {best}, {len(stored)} of {len(maps)} maps stored"
+        cycles: dict[str, Any] = {"cycles": result.cycles, "predicted_cycles": program.predicted_cycles}
+        source, against = golden.FILE, "published activations"
+        return Row(entry.name, "rtl", against, machine.name, source, 1, **difference, **cycles, note=note)
+    return Row(entry.name, "rtl", "published activations", note=reason)
 
 
 def _machine_row(

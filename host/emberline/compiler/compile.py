@@ -70,7 +70,26 @@ def compile_graph(
 
     Raises ``CompileError``, naming the layer and the reason, for what the machine cannot do or hold.
     """
-    plan = plan_network(graph, architecture, weights)
+    return compile_plan(
+        graph,
+        plan_network(graph, architecture, weights),
+        architecture,
+        labels=labels,
+        preprocessing=preprocessing,
+        flash_offset=flash_offset,
+    )
+
+
+def compile_plan(
+    graph: Graph,
+    plan: NetworkPlan,
+    architecture: Architecture,
+    *,
+    labels: Sequence[str] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    flash_offset: int = FLASH_OFFSET,
+) -> Program:
+    """The program of ``graph`` with a schedule that ``plan_network`` made for it; see ``compile_graph``."""
     macs = {layer.name: plan.graph.macs(layer) for layer in plan.graph.layers}
     macs |= {layer.name: graph.macs(layer) for layer in graph.layers}
     graph, steps, places, schedule = plan.graph, plan.steps, plan.places, plan.schedule

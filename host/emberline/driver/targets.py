@@ -31,6 +31,8 @@ class Target:
         architecture: that is expected, if any.
         settings: of the link.
         write_flash: puts bytes into the board's flash, from a byte of it on, where that can be done from here.
+        take_writes: of a simulation that was asked to tell: the groups written to the activation buffer since the
+            last call, each ``lanes_out`` bytes and its address in as many bytes as addresses need, little endian.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Target:
     architecture: Architecture | None
     settings: LinkSettings
     write_flash: Callable[[int, bytes], None] | None = None
+    take_writes: Callable[[], bytes] | None = None
 
 
 def open_target(
@@ -47,8 +50,12 @@ def open_target(
     link: Literal["bytes", "uart"] = "bytes",
     settings: LinkSettings | None = None,
     flash_bytes: int = 0,
+    tap_writes: bool = False,
 ) -> Target:
-    """Open ``rtl``, ``emulator`` or a serial port. See `emberline.driver.device.Device.open`."""
+    """Open ``rtl``, ``emulator`` or a serial port. See `emberline.driver.device.Device.open`.
+
+    Parameters: ``tap_writes`` makes the simulation tell what it writes (`Target.take_writes`).
+    """
     if target == "emulator":
         from emberline.driver.emulated_board import EmulatedBoard
 
@@ -57,7 +64,7 @@ def open_target(
         return Target("emulator", board, architecture, settings or LinkSettings(), board.write_flash)
     if target == "rtl":
         architecture = architecture or preset(DEFAULT_PRESET)
-        return _open_simulation(architecture, link, settings, flash_bytes)
+        return _open_simulation(architecture, link, settings, flash_bytes, tap_writes)
     if link != "bytes":
         raise DeviceError(f"{target}: only the simulated board has a choice of links")
     from emberline.driver.serial_port import SerialPort
@@ -71,14 +78,19 @@ def _serial_settings(baud: int) -> LinkSettings:
 
 
 def _open_simulation(
-    architecture: Architecture, link: Literal["bytes", "uart"], settings: LinkSettings | None, flash_bytes: int
+    architecture: Architecture,
+    link: Literal["bytes", "uart"],
+    settings: LinkSettings | None,
+    flash_bytes: int,
+    tap_writes: bool,
 ) -> Target:
     """The simulated board; ``SimulationError`` where there is no simulator."""
     try:
         from emberline.simulation.board import simulate_architecture
 
         # A simulator has no vendor primitives; their generic twins are equal cycle by cycle.
-        board = simulate_architecture(replace(architecture, family="generic"), link=link, flash_bytes=flash_bytes)
+        generic = replace(architecture, family="generic")
+        board = simulate_architecture(generic, link=link, flash_bytes=flash_bytes, tap_writes=tap_writes)
     except ModuleNotFoundError as error:
         raise DeviceError(f"rtl: the simulation needs the package {error.name}: pip install 'emberline[sim]'") from None
     if settings is None and link == "uart":
@@ -86,4 +98,5 @@ def _open_simulation(
     elif settings is None:
         byte_s = 2 / architecture.clock_hz
         settings = LinkSettings(timeout_s=SIMULATED_TIMEOUT_S, byte_s=byte_s, payload_bytes=PAYLOAD_LIMIT)
-    return Target("rtl", board, architecture, settings, board.write_flash if architecture.streams else None)
+    write_flash = board.write_flash if architecture.streams else None
+    return Target("rtl", board, architecture, settings, write_flash, board.take_writes if tap_writes else None)

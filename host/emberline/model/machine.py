@@ -303,9 +303,13 @@ class Machine:
             values = self._pool(f, arithmetic, values, targets, ring)
         else:
             self._last_pool = None
-        self._groups[targets] = values
-        self._writer[targets] = self._sequence
+        self._write(targets, values)
         self._sequence += 1
+
+    def _write(self, places: _Places, values: NDArray[np.int8]) -> None:
+        """Store groups of the current ROW, ``[..., lanes_out]``."""
+        self._groups[places] = values
+        self._writer[places] = self._sequence
 
     def _pool(
         self,
@@ -323,8 +327,7 @@ class Machine:
             copies = self._pixels(f, copy, arithmetic.target_offsets, "copy")
             self._check_write(f, copy, copy + arithmetic.target_span, ring)
             self._require(not np.isin(copies, targets).any(), "copies into its own target row")
-            self._groups[copies] = peaks
-            self._writer[copies] = self._sequence
+            self._write(copies, peaks)
         names = ("idle", "columns", "groups", "pool_first", "pool_stride", "pool_columns")
         row = PooledRow(arithmetic.taps, **{name: f[name] for name in names}, copy=bool(f["copy"]))
         if f["combine"]:

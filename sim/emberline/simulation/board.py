@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from emberline.errors import SimulationError
-from emberline.simulation.board_server import INPUT, OUTPUT, SOCKET_VARIABLE
+from emberline.simulation.board_server import INPUT, OUTPUT, SOCKET_VARIABLE, WRITES
 from emberline.simulation.build import build_bench
 from emberline.simulation.channel import Channel
-from emberline.simulation.plan import Uart
+from emberline.simulation.plan import Tap, Uart
 from emberline.simulation.process import log_tail, start_simulator, stop_simulator
 from emberline.simulation.recipe import recipe as make_recipe
 
@@ -46,6 +46,7 @@ class SimulatedBoard:
         recipe: a text that determines the component, to find its build quickly (see ``build_bench``).
         link: how the bytes enter the component.
         write_ports: see ``build_bench``; ``flash`` is what ``write_flash`` writes through.
+        writes: what ``take_writes`` is to return.
         uart_divisor: clock cycles per bit, with ``link="uart"``.
         clock_hz: the board's clock, for time limits.
         limit_cycles: cycles that one call may take, whatever its time limit says.
@@ -62,6 +63,7 @@ class SimulatedBoard:
         recipe: str | None = None,
         link: Link = "bytes",
         write_ports: dict[str, WritePort] | None = None,
+        writes: Tap | None = None,
         uart_divisor: int = 8,
         clock_hz: float = 100e6,
         limit_cycles: int = 100_000_000,
@@ -74,11 +76,15 @@ class SimulatedBoard:
         self._cycle = 0
         self._outgoing = bytearray()
         self._incoming = bytearray()
+        self._writes = bytearray()
         self._stalls: list[dict[str, Any]] = []
         self._failure: str | None = None
         self._folder: Path | None = None
         uart = Uart(uart_divisor) if link == "uart" else None
-        self.build = build_bench(component, recipe=recipe, write_ports=write_ports, uart=uart, waves=waves is not None)
+        taps = None if writes is None else {WRITES: writes}
+        self.build = build_bench(
+            component, recipe=recipe, write_ports=write_ports, uart=uart, taps=taps, waves=waves is not None
+        )
         self._folder = Path(tempfile.mkdtemp(prefix="emberline-board-"))
         try:
             self._process, self._channel = self._start(waves)
@@ -144,6 +150,12 @@ class SimulatedBoard:
     def write_flash(self, offset: int, data: bytes) -> None:
         """Put ``data`` into the board's flash, as a programmer does; both are multiples of four bytes."""
         self._request(0, flash=offset, data=data.hex())
+
+    def take_writes(self) -> bytes:
+        """Items of the tap ``writes`` since the last call, each in whole bytes, little endian."""
+        data = bytes(self._writes)
+        self._writes.clear()
+        return data
 
     def replace_flash(self, identity: int) -> None:
         """From now on the flash is one of this identity: manufacturer, type, capacity; 0 is no flash at all."""
@@ -216,7 +228,9 @@ class SimulatedBoard:
                 self._fail("ended unexpectedly")
             header, data = message
             self._cycle = header["cycle"]
-            self._incoming += data
+            count = len(data) - header.get("writes", 0)
+            self._incoming += data[:count]
+            self._writes += data[count:]
             if header.get("done", True):
                 return int(header.get("waiting", 0))
 
@@ -229,7 +243,7 @@ class SimulatedBoard:
 
 
 def simulate_architecture(
-    architecture: Architecture, *, link: Link = "bytes", flash_bytes: int = 0, **options: Any
+    architecture: Architecture, *, link: Link = "bytes", flash_bytes: int = 0, tap_writes: bool = False, **options: Any
 ) -> SimulatedBoard:
     """The simulated board of an architecture: its accelerator and host link, with its clock.
 
@@ -237,6 +251,7 @@ def simulate_architecture(
         link: ``"bytes"`` simulates the packets only, ``"uart"`` the serial line at the architecture's rate as well,
             which takes ten bit times for every byte.
         flash_bytes: of weights that the flash holds, on a machine that fetches them.
+        tap_writes: let ``take_writes`` return the groups that ROWs write, their addresses in the bytes behind them.
         options: passed on to ``SimulatedBoard``.
     """
     from emberline.gateware.board import SimulationTop, UartTop
@@ -249,6 +264,8 @@ def simulate_architecture(
     top = UartTop if link == "uart" else SimulationTop
     if link == "uart":
         options["uart_divisor"] = divisor(architecture.clock_hz, architecture.uart_baud)
+    if tap_writes:
+        options["writes"] = _activation_writes(architecture)
     if not architecture.streams:
         return SimulatedBoard(
             lambda: top(architecture), recipe=make_recipe(top.__name__, architecture), link=link, **options
@@ -260,3 +277,13 @@ def simulate_architecture(
     return SimulatedBoard(
         lambda: Flashed(top(architecture), size), recipe=text, link=link, write_ports=FLASH_PORTS, **options
     )
+
+
+def _activation_writes(architecture: Architecture) -> Tap:
+    """Groups on their way to the activation buffer, and in the upper bytes their addresses."""
+    if architecture.compact:
+        raise SimulationError(f"'{architecture.name}' is a compact machine: its writes cannot be tapped")
+    path = f"{'inner.' if architecture.streams else ''}accelerator.buffer."
+    group = (f"{path}write_group", 8 * architecture.lanes_out)
+    address = (f"{path}write_address", (architecture.activation_depth_groups - 1).bit_length())
+    return Tap((group, address), f"{path}write_valid")

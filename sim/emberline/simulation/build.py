@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emberline.errors import SimulationError
-from emberline.simulation.plan import Plan, Uart, WritePort, plan_bench
+from emberline.simulation.plan import Plan, Tap, Uart, WritePort, plan_bench
 from emberline.simulation.testbench import generate_bench, public_variables
 from emberline.simulation.toolchain import Toolchain, find_toolchain
 
@@ -77,6 +77,7 @@ def build_bench(
     recipe: str | None = None,
     write_ports: dict[str, WritePort] | None = None,
     uart: Uart | None = None,
+    taps: dict[str, Tap] | None = None,
     waves: bool = False,
 ) -> Build:
     """Build the bench of a component, or find it in the cache.
@@ -87,6 +88,7 @@ def build_bench(
             recipe is found without making or elaborating the component, which takes seconds for a large one.
         write_ports: groups of input ports to be driven as one source each, by name.
         uart: drive two pins as a UART; the bench then has the source ``i_bytes`` and the sink ``o_bytes``.
+        taps: signals inside the component to be collected by one sink each, by name.
         waves: build the model so that it can write waves (a separate, slower executable).
 
     Raises ``SimulationError`` when a tool is missing or the build fails; the message names the log.
@@ -96,13 +98,13 @@ def build_bench(
     note: Path | None = None
     if recipe is not None:
         own_sources = [path.read_text() for path in (_MAIN, *sorted(Path(__file__).parent.glob("*.py")))]
-        text = [recipe, repr((write_ports, uart, waves)), *toolchain.versions, *own_sources]
+        text = [recipe, repr((write_ports, uart, taps, waves)), *toolchain.versions, *own_sources]
         note = root / "recipes" / _digest(text)
         if (build := _find(root, note, waves)) is not None:
             return build
     if callable(component):
         component = component()
-    plan = plan_bench(component, write_ports=write_ports, uart=uart)
+    plan = plan_bench(component, write_ports=write_ports, uart=uart, taps=taps)
     key = _digest(_identity(component, plan, toolchain, waves))
     entry = root / key
     with _locked(root / f"{key}.lock"):

@@ -120,10 +120,15 @@ class _Sink:
             self._drained = given
             self._base.value = given
 
+    def take_slots(self, count: int | None = None) -> bytes:
+        """Items as they lie in the ring, ``slot_bytes`` each, little endian."""
+        taken = bytes(self._bytes[: None if count is None else count * self.channel.slot_bytes])
+        del self._bytes[: len(taken)]
+        return taken
+
     def take(self, count: int | None) -> bytes | list[int]:
         slot = self.channel.slot_bytes
-        taken = bytes(self._bytes[: None if count is None else count * slot])
-        del self._bytes[: len(taken)]
+        taken = self.take_slots(count)
         if self.channel.width == 8:
             return taken
         return [int.from_bytes(taken[i : i + slot], "little") for i in range(0, len(taken), slot)]
@@ -200,6 +205,10 @@ class Bench:
     def fetch(self, name: str, count: int | None = None) -> bytes | list[int]:
         """Take what came out of a sink, at most ``count`` items: bytes where items are bytes, else integers."""
         return self._sinks[name].take(count)
+
+    def fetch_slots(self, name: str) -> bytes:
+        """Take all that came out of a sink, ``Channel.slot_bytes`` little endian bytes an item."""
+        return self._sinks[name].take_slots()
 
     async def run(self, cycles: int) -> None:
         """Advance by exactly so many cycles."""

@@ -22,12 +22,12 @@ class Port:
 
 @dataclass(frozen=True)
 class Channel:
-    """Items that enter or leave the component: a stream, or a write port without back-pressure.
+    """Items that enter or leave the component: a stream, a write port without back-pressure, or a tap's.
 
     Parameters:
         name: what the bench calls it.
         payload: the ports that make up an item, least significant first.
-        valid, ready: port names; ``ready`` is ``None`` where every item is taken at once.
+        valid, ready: port names, a tap's with their path; ``ready`` is ``None`` where every item is taken at once.
         checked: whether the bench watches that the component holds valid and payload until the transfer.
     """
 
@@ -36,6 +36,11 @@ class Channel:
     valid: str
     ready: str | None
     checked: bool = True
+
+    @property
+    def is_tap(self) -> bool:
+        """Whether its signals are no ports, but lie inside the component."""
+        return "." in self.valid
 
     @property
     def width(self) -> int:
@@ -58,6 +63,18 @@ class WritePort:
 
     payload: tuple[str, ...]
     enable: str
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Signals inside the component, by their paths in Verilog: an item in each cycle in which ``valid`` is 1.
+
+    Parameters:
+        payload: path and width of each signal, least significant first; a path is ``submodule.signal``.
+    """
+
+    payload: tuple[tuple[str, int], ...]
+    valid: str
 
 
 @dataclass(frozen=True)
@@ -104,11 +121,15 @@ class Plan:
 
 
 def plan_bench(
-    component: wiring.Component, *, write_ports: dict[str, WritePort] | None = None, uart: Uart | None = None
+    component: wiring.Component,
+    *,
+    write_ports: dict[str, WritePort] | None = None,
+    uart: Uart | None = None,
+    taps: dict[str, Tap] | None = None,
 ) -> Plan:
     """Read a component's signature: streams become sources and sinks, what is left inputs and outputs.
 
-    With ``uart``, its two pins become the source ``i_bytes`` and the sink ``o_bytes``.
+    With ``uart``, its two pins become the source ``i_bytes`` and the sink ``o_bytes``; taps become sinks.
     """
     inputs, outputs, sources, sinks = _scan(component)
     for name, write_port in (write_ports or {}).items():
@@ -121,6 +142,9 @@ def plan_bench(
         byte = (Port("byte", 8),)
         sources.append(Channel("i_bytes", byte, "", "", checked=False))
         sinks.append(Channel("o_bytes", byte, "", None, checked=False))
+    for name, tap in (taps or {}).items():
+        payload = tuple(Port(path, width) for path, width in tap.payload)
+        sinks.append(Channel(name, payload, tap.valid, None, checked=False))
     names = [channel.name for channel in (*sources, *sinks)]
     if len(set(names)) < len(names):
         raise ValueError(f"two streams of the bench have the same name: {sorted(names)}")

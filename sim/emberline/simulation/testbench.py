@@ -42,6 +42,7 @@ def generate_bench(plan: Plan, verilog: str) -> str:
         stops.append(f"{source.name}_stop")
     for index, sink in enumerate(plan.sinks):
         lines += _sink(sink, 2 * index + 1)
+        lines += _tap(sink) if sink.is_tap else []
         stops.append(f"{sink.name}_stop")
     for port in plan.inputs:
         lines += _host_register(f"in_{port.name}", port.width)
@@ -51,7 +52,7 @@ def generate_bench(plan: Plan, verilog: str) -> str:
         connections.append(f".{port.name}(out_{port.name})")
         stops.append(f"watch_{port.name}_stop")
     for channel in (*plan.sources, *plan.sinks):
-        connections += _connections(channel)
+        connections += [] if channel.is_tap else _connections(channel)
     if plan.uart is not None:
         lines += _uart_pins(plan.uart)
         connections += [f".{plan.uart.rx}(uart_rx)", f".{plan.uart.tx}(uart_tx)"]
@@ -171,6 +172,11 @@ def _sink(sink: Channel, salt: int) -> Iterator[str]:
         yield f"    {name}_last <= {name}_item;"
         yield f"    if ({name}_held & !rst & (!{name}_valid | {name}_item != {name}_last)) {name}_broken <= 1;"
         yield "  end"
+
+
+def _tap(sink: Channel) -> Iterator[str]:
+    yield f"  assign {sink.name}_valid = dut.{sink.valid};"
+    yield f"  assign {sink.name}_item = {{{', '.join(f'dut.{port.name}' for port in reversed(sink.payload))}}};"
 
 
 def _connections(channel: Channel) -> Iterator[str]:

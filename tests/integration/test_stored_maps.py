@@ -1,0 +1,108 @@
+"""Every map that a schedule stores, as the RTL writes it, against the emulator and the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_graphs import Limits, random_frames, random_graph
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.presets import preset
+from emberline.cli.networks import Network
+from emberline.cli.stored_maps import MapChecker, StoredMaps, compile_with_plan, run_checked, stored_map
+from emberline.compiler.compile import compile_plan, plan_network
+from emberline.driver.device import Device
+from emberline.driver.protocol import LinkSettings
+from emberline.driver.targets import Target
+from emberline.errors import SimulationError, VerificationError
+from emberline.model import network
+from emberline.model.graph import Graph
+from emberline.model.recorder import RowWrites, split_writes
+from emberline.simulation.board import SimulatedBoard, simulate_architecture
+
+ARCHITECTURE = Architecture("maps-test", 8, 4, 2048, 1024, 1024, 1)
+LIMITS = Limits(max_size=8, max_blocks=3, max_channels=12)
+SETTINGS = LinkSettings(timeout_s=0.0005, byte_s=2e-8)
+FRAMES = 2
+
+
+@pytest.fixture(scope="module")
+def board() -> Iterator[SimulatedBoard]:
+    with simulate_architecture(ARCHITECTURE, tap_writes=True) as board:
+        yield board
+
+
+def run(board: SimulatedBoard, seed: int) -> tuple[Graph, np.ndarray, RowWrites]:
+    """A random network, its frames, and what the RTL writes for them."""
+    rng = np.random.default_rng(seed)
+    graph = random_graph(rng, LIMITS)
+    frames = random_frames(rng, graph, FRAMES)
+    device = Device(Target("rtl", board, ARCHITECTURE, SETTINGS))
+    device.load(compile_plan(graph, plan_network(graph, ARCHITECTURE), ARCHITECTURE))
+    board.take_writes()
+    for _ in device.stream(frames):
+        pass
+    return graph, frames, split_writes(board.take_writes(), ARCHITECTURE)
+
+
+def checker(graph: Graph) -> MapChecker:
+    plan = plan_network(graph, ARCHITECTURE)
+    return MapChecker(plan, compile_plan(graph, plan, ARCHITECTURE), StoredMaps())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_all_maps_are_the_models(board: SimulatedBoard, seed: int) -> None:
+    graph, frames, (addresses, groups) = run(board, seed)
+    compared, first = checker(graph), 0
+    for frame in frames:
+        first += compared.check(frame, addresses[first:], groups[first:])
+    assert first == len(addresses) == compared.found.writes
+    outputs = [graph.feature_maps[name] for name in graph.accelerator_outputs]
+    assert compared.found.values >= FRAMES * sum(np.prod(each.shape) for each in outputs)
+
+
+def test_a_wrong_byte_is_named(board: SimulatedBoard) -> None:
+    graph, frames, (addresses, groups) = run(board, 1)
+    wrong = groups.copy()
+    wrong[5, 1] ^= 1
+    with pytest.raises(VerificationError, match=r"layer '.*', ROW .*: .*row \d+, column \d+, channel \d+: .* emulator"):
+        checker(graph).check(frames[0], addresses, wrong)
+    with pytest.raises(VerificationError, match="group .* was written instead of"):
+        checker(graph).check(frames[0], addresses ^ 1, groups)
+    with pytest.raises(VerificationError, match=r"\d groups were written instead of"):
+        checker(graph).check(frames[0], addresses[:2], groups[:2])
+
+
+def test_a_stored_value_that_is_not_the_models_is_named(board: SimulatedBoard) -> None:
+    """Another frame's writes, which the emulator confirms, are not this frame's maps."""
+    graph, frames, (addresses, groups) = run(board, 2)
+    compared = checker(graph)
+    record = compared._recorder.record
+    compared._recorder.record = lambda _: record(frames[0])  # type: ignore[method-assign]
+    with pytest.raises(VerificationError, match=r"map '.*', row \d+, column \d+, channel \d+: .*the model computes"):
+        compared.check(frames[1], addresses, groups)
+
+
+def test_a_network_is_run_and_checked_frame_by_frame() -> None:
+    rng = np.random.default_rng(3)
+    graph = random_graph(rng, LIMITS)
+    frames, found = random_frames(rng, graph, FRAMES), StoredMaps()
+    plan, program = compile_with_plan(Network("random", Path(), graph), ARCHITECTURE)
+    results = list(run_checked(plan, program, frames, found))
+    expected = network.run(graph, frames, keep=True)
+    for index, result in enumerate(results):
+        for name, output in zip(graph.outputs, result.outputs, strict=True):
+            np.testing.assert_array_equal(output, expected[name][index])
+    stored = {name: stored_map(plan, found, name) for name in expected}
+    assert sum(codes is not None for codes in stored.values()) > 1
+    for name, codes in stored.items():
+        if codes is not None:
+            np.testing.assert_array_equal(codes, expected[name][-1], err_msg=name)
+
+
+def test_a_compact_machine_is_refused() -> None:
+    with pytest.raises(SimulationError, match="'up5k-4x4' is a compact machine"):
+        simulate_architecture(preset("up5k-4x4"), tap_writes=True)
