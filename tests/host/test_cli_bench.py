@@ -18,7 +18,7 @@ from emberline.zoo import ZOO
 KEYS = ["network", "arch", "macs", "multipliers", "cycles", "predicted_cycles", "cycles_after_input",
         "utilisation", "activation_bytes", "weight_bytes", "m9k", "stored_bytes", "fetched_bytes", "weight_cycles",
         "preset_mhz", "clock_mhz", "milliseconds", "frames_per_second", "frames_per_second_per_multiplier", "frames",
-        "flash_rates"]  # fmt: skip
+        "flash_rates", "built_flash_rates"]  # fmt: skip
 
 
 @pytest.fixture
@@ -62,8 +62,12 @@ def test_fetched_weights_are_reported_with_what_other_flashes_would_give(
     assert (slow["megabytes_per_second"], fast["megabytes_per_second"]) == (25, 50)
     assert slow["cycles"] > report["cycles"] > fast["cycles"]
     assert slow["frames_per_second"] == cramped.clock_hz / slow["cycles"]
+    monkeypatch.setattr("emberline.cli.report.built_clock_mhz", lambda _: 125.0)
     finished = invoke(capfd, "bench", "ember_cifar10", "--arch", "cramped")
     assert f"{report['fetched_bytes']:,} bytes fetched a frame" in finished.out
+    assert f"comes {report['cycles_after_input']:,} cycles after" in finished.out
+    for clock in (report["preset_mhz"], 125):
+        assert f"predicted at {clock:g} MHz" in finished.out
 
 
 @pytest.mark.usefixtures("emulated_rtl")

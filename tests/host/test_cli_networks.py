@@ -69,6 +69,7 @@ def test_inspect_of_a_float_network_is_that_of_its_int8_one(capfd: Capture, tmp_
 def test_float_networks_are_recognised(data_folder: Path) -> None:
     assert is_float(str(data_folder / "squeezenet_v1.0_deep_compression" / "compressed_SqueezeNet.net"))
     assert is_float("face_ultralight")
+    assert is_float("squeezenet1.1") and is_float("squeezenet1.0-dc")
     assert not is_float("zynqnet") and not is_float("no such file")
 
 

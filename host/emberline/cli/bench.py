@@ -90,7 +90,7 @@ def measure(network: Network, architecture: Architecture, count: int = 1) -> dic
 
     from emberline.cli.comparison import compare
     from emberline.cli.engines import ModelEngine, open_engine
-    from emberline.cli.report import bench_report
+    from emberline.cli.report import bench_report, built_clock_mhz
     from emberline.errors import EmberlineError
 
     program = network.compile(architecture)
@@ -112,8 +112,14 @@ def measure(network: Network, architecture: Architecture, count: int = 1) -> dic
         )
     (taken,) = cycles
     assert taken is not None
-    rates = flash_rates(network, program) if program.stream else []
-    return {**bench_report(program, taken), "frames": count, "flash_rates": rates}
+    rates: dict[str, list[dict[str, Any]]] = {"flash_rates": [], "built_flash_rates": []}
+    if program.stream:
+        rates["flash_rates"] = flash_rates(network, program)
+        clock = built_clock_mhz(architecture)
+        if clock is not None:
+            built = replace(program, architecture=replace(architecture, clock_hz=round(1e6 * clock)))
+            rates["built_flash_rates"] = flash_rates(network, built)
+    return {**bench_report(program, taken), "frames": count, **rates}
 
 
 def flash_rates(network: Network, program: Program) -> list[dict[str, Any]]:
@@ -148,16 +154,21 @@ def print_reports(reports: list[dict[str, Any]]) -> None:
     )  # fmt: skip
     for each in reports:
         if each["fetched_bytes"]:
-            rates = "; ".join(
-                f"{row['cycles']:,} cycles, {row['frames_per_second']:.1f} frames/s "
-                + (
-                    "if no row waited"
-                    if row["megabytes_per_second"] is None
-                    else f"at {row['megabytes_per_second']:g} MB/s"
-                )
-                for row in each["flash_rates"]
-            )
             console.print_line(
                 f"{each['network']} on {each['arch']}: {each['fetched_bytes']:,} bytes fetched a frame, "
-                f"{each['weight_cycles']:,} cycles waited for them; predicted at {each['preset_mhz']:g} MHz: {rates}"
+                f"{each['weight_cycles']:,} cycles waited for them; the result comes {each['cycles_after_input']:,} "
+                "cycles after the frame's last row"
             )
+            console.print_line(f"predicted at {each['preset_mhz']:g} MHz: {_rates(each['flash_rates'])}")
+            if each["built_flash_rates"]:
+                console.print_line(f"predicted at {each['clock_mhz']:g} MHz: {_rates(each['built_flash_rates'])}")
+
+
+def _rates(rows: list[dict[str, Any]]) -> str:
+    def when(rate: float | None) -> str:
+        return "if no row waited" if rate is None else f"at {rate:g} MB/s"
+
+    return "; ".join(
+        f"{row['cycles']:,} cycles, {row['frames_per_second']:.1f} frames/s {when(row['megabytes_per_second'])}"
+        for row in rows
+    )

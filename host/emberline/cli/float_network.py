@@ -14,7 +14,7 @@ from emberline.driver.images import list_folder, load_pixels
 from emberline.driver.preprocessing import Preprocessing
 from emberline.errors import EmberlineError, ImageError, ModelError
 from emberline.model.graph import Graph
-from emberline.zoo import ZOO, Reader, ZooEntry, data_root, find_by_contents
+from emberline.zoo import Reader, ZooEntry, data_root, find_by_contents, find_by_name
 
 SLOPE_IMAGES = 50
 """After how many images weights are chosen by rate against distortion: it runs the network once for each layer."""
@@ -23,7 +23,7 @@ SLOPE_IMAGES = 50
 def find_entry(model: str) -> ZooEntry | None:
     """The zoo's entry of a name, or of a file with the same contents."""
     path = Path(model)
-    return find_by_contents(path.read_bytes()) if path.is_file() else ZOO.get(model)
+    return find_by_contents(path.read_bytes()) if path.is_file() else find_by_name(model)
 
 
 def find_float_model(model: str, entry: ZooEntry | None, folder: Path) -> Path:

@@ -12,7 +12,7 @@ from emberline.arch.presets import PRESETS
 from emberline.arch.program import MAGIC, MapInfo, Program
 from emberline.errors import EmberlineError, ModelError
 from emberline.model.graph import FeatureMap, Graph, Quantisation, Softmax
-from emberline.zoo import ZOO, Reader, ZooEntry, find_by_contents
+from emberline.zoo import ZOO, Reader, ZooEntry, find_by_contents, find_by_name
 from emberline.zoo.synthetic import SYNTHETIC, synthetic_network
 
 if TYPE_CHECKING:
@@ -121,10 +121,11 @@ def load_network(text: str) -> Network:
     if not path.is_file():
         if text in SYNTHETIC:
             return Network(text, path, synthetic_network(text))
-        if text not in ZOO:
+        entry = find_by_name(text)
+        if entry is None:
             kind = "is a folder" if path.is_dir() else "is neither a file nor a network of the zoo"
             raise ModelError(f"'{text}' {kind}; the zoo has {', '.join(ZOO)}; synthetic are {', '.join(SYNTHETIC)}")
-        return _load_model(ZOO[text].path(), ZOO[text])
+        return _load_model(entry.path(), entry)
     with path.open("rb") as file:
         is_program = file.read(len(MAGIC)) == MAGIC
     if is_program or path.suffix == ".ember":

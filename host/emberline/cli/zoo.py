@@ -138,12 +138,15 @@ def check_hash(data: bytes, sha256: str, name: str) -> None:
 
 
 def _entries(names: list[str]) -> list[ZooEntry]:
-    from emberline.zoo import ZOO
+    from emberline.zoo import ZOO, find_by_name
 
+    found = []
     for name in names:
-        if name not in ZOO:
+        entry = find_by_name(name)
+        if entry is None:
             raise EmberlineError(f"no network of the zoo is called '{name}'; there are {', '.join(ZOO)}")
-    return [ZOO[name] for name in names]
+        found.append(entry)
+    return found
 
 
 def _find(entry: ZooEntry, file: ZooFile) -> Path | None:

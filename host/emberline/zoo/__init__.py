@@ -17,9 +17,17 @@ __all__ = [
     "data_root",
     "download_root",
     "find_by_contents",
+    "find_by_name",
 ]
 
 ZOO: dict[str, ZooEntry] = {entry.name: entry for entry in ENTRIES}
+ALIASES = {"squeezenet1.1": "squeezenet_v1.1", "squeezenet1.0-dc": "squeezenet_v1.0"}
+"""Other names that people know networks by."""
+
+
+def find_by_name(name: str) -> ZooEntry | None:
+    """The entry of a name, or of one of ``ALIASES``."""
+    return ZOO.get(ALIASES.get(name, name))
 
 
 def find_by_contents(data: bytes) -> ZooEntry | None:
