@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from emberline.cli import plot
 from emberline.cli.chart import digest, draw
 from emberline.cli.networks import find_architecture, load_network
 from emberline.cli.report import bench_report
-from emberline.compiler.compile import compile_graph
+from emberline.compiler.compile import compile_graph, plan_network
 from emberline.errors import CompileError, ModelError
 from emberline.zoo.synthetic import synthetic_network
 
@@ -113,6 +113,23 @@ def measured_table() -> str | None:
     return _markdown(rows)
 
 
+def fire_stages_table() -> str:
+    """The stages of ``fused_program``, and the activation memory that its layers need one by one."""
+    graph, machine = synthetic_network("synthetic-squeezenet"), fused_program().architecture
+    whole = plan_network(graph, replace(machine, activation_depth_words=8 * machine.activation_depth_words))
+    alone = {stage.first: stage.activation_words for stage in whole.schedule.stages}
+    assert len(alone) == len(whole.steps), "with enough memory every layer is a stage"
+    plan = plan_network(graph, machine)
+    rows = [["stage", "order", "KiB", "KiB one by one", "cycles", "of them waiting"], ["---", "---", *["---:"] * 4]]
+    for stage in plan.schedule.stages:
+        steps = range(stage.first, stage.end)
+        most = max(alone[step] for step in steps)
+        sizes = (f"{words * machine.lanes_in / 1024:.1f}" for words in (stage.activation_words, most))
+        names = ", ".join(plan.steps[step].name for step in steps)
+        rows.append([names, stage.how, *sizes, f"{stage.cycles:,}", f"{stage.waiting:,}"])
+    return _markdown(rows)
+
+
 def verified_table() -> str:
     """What ``emberline zoo verify --all --on model,emulator,rtl --json`` last found, from the committed document."""
     rows = [
@@ -162,6 +179,7 @@ def _shares(first: float | None, five: float | None) -> str:
 TABLES: dict[str, Callable[[], str | None]] = {
     "networks.LOST_CYCLES": lost_cycles_table,
     "networks.MEASURED": measured_table,
+    "networks.FIRE_STAGES": fire_stages_table,
     "zoo.VERIFIED": verified_table,
 }
 """By name; ``None`` from a table that cannot be made here."""

@@ -24,7 +24,7 @@ from emberline.arch.presets import preset
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (
-    *(ROOT / "docs" / name for name in ("architecture.md", "isa.md", "protocol.md", "compression.md")),
+    *(ROOT / "docs" / name for name in ("architecture.md", "isa.md", "protocol.md", "compression.md", "scheduling.md")),
     ROOT / "README.md",
 )
 _PART = re.compile(r"(<!-- begin generated: (\S+) -->\n).*?(<!-- end generated -->)", re.DOTALL)

@@ -33,10 +33,19 @@ def test_charts_show_the_present_prediction(tables: ModuleType) -> None:
 
 def test_tables_of_networks_are_what_the_compiler_predicts(tables: ModuleType, data_folder: Path) -> None:
     program = tables.network_tables.predicted("resnet8")
-    lost, measured = (table() for name, table in tables.network_tables.TABLES.items() if name.startswith("networks."))
+    lost, measured = (tables.network_tables.TABLES[f"networks.{name}"]() for name in ("LOST_CYCLES", "MEASURED"))
     assert f"| **{program.predicted_cycles:,}** |" in lost
     assert f"| {sum(layer.spent.taps for layer in program.layers):,} |" in lost
     assert f"| {program.predicted_cycles:,} | {100 * program.utilisation:.1f} % |" in measured
+
+
+def test_the_stages_of_the_example_make_up_its_program(tables: ModuleType) -> None:
+    rows = [line.split(" | ") for line in tables.network_tables.fire_stages_table().splitlines()[2:]]
+    layers = [name for row in rows for name in row[0].removeprefix("| ").split(", ")]
+    program = tables.network_tables.fused_program()
+    assert layers == [layer.name for layer in program.layers]
+    assert max(float(row[2]) for row in rows) <= program.architecture.activation_bytes / 1024
+    assert any(float(row[3]) > program.architecture.activation_bytes / 1024 for row in rows)
 
 
 def test_every_layout_is_documented(tables: ModuleType) -> None:
