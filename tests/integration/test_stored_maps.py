@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +11,8 @@ from random_graphs import Limits, random_frames, random_graph
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.presets import preset
-from emberline.cli.networks import Network
-from emberline.cli.stored_maps import MapChecker, StoredMaps, compile_with_plan, run_checked, stored_map
-from emberline.compiler.compile import compile_plan, plan_network
+from emberline.cli.stored_maps import MapChecker, StoredMaps, run_checked, stored_map
+from emberline.compiler.compile import WeightPlace, compile_plan, plan_network
 from emberline.driver.device import Device
 from emberline.driver.protocol import LinkSettings
 from emberline.driver.targets import Target
@@ -24,6 +23,7 @@ from emberline.model.recorder import RowWrites, split_writes
 from emberline.simulation.board import SimulatedBoard, simulate_architecture
 
 ARCHITECTURE = Architecture("maps-test", 8, 4, 2048, 1024, 1024, 1)
+STREAMED = replace(ARCHITECTURE, name="streamed-maps-test", weight_word_cycles=16)
 LIMITS = Limits(max_size=8, max_blocks=3, max_channels=12)
 SETTINGS = LinkSettings(timeout_s=0.0005, byte_s=2e-8)
 FRAMES = 2
@@ -86,11 +86,14 @@ def test_a_stored_value_that_is_not_the_models_is_named(board: SimulatedBoard) -
         compared.check(frames[1], addresses, groups)
 
 
-def test_a_network_is_run_and_checked_frame_by_frame() -> None:
+@pytest.mark.parametrize(("architecture", "weights"), [(ARCHITECTURE, WeightPlace.AUTO), (STREAMED, WeightPlace.FLASH)])
+def test_a_network_is_run_and_checked_frame_by_frame(architecture: Architecture, weights: WeightPlace) -> None:
     rng = np.random.default_rng(3)
     graph = random_graph(rng, LIMITS)
     frames, found = random_frames(rng, graph, FRAMES), StoredMaps()
-    plan, program = compile_with_plan(Network("random", Path(), graph), ARCHITECTURE)
+    plan = plan_network(graph, architecture, weights)
+    program = compile_plan(graph, plan, architecture)
+    assert bool(program.stream) == (weights is WeightPlace.FLASH)
     results = list(run_checked(plan, program, frames, found))
     expected = network.run(graph, frames, keep=True)
     for index, result in enumerate(results):
