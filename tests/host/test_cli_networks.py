@@ -140,6 +140,19 @@ def test_zynqnet_equals_its_published_activations(data_folder: Path) -> None:
     assert (row.outputs, row.differing_outputs, row.note) == (4_073_472, 0, "class 468")
 
 
+def test_published_maps_that_a_schedule_stores_are_the_models(data_folder: Path) -> None:
+    from emberline.cli.zoo_verify import same_maps
+    from emberline.model import network
+    from emberline.zoo import golden
+
+    folder, graph = data_folder / "zynqnet", load_network("zynqnet").need_graph("testing")
+    published, names = golden.golden_maps(folder), same_maps(graph, folder)
+    assert [name for name in names if name.endswith("/concat")] == [n for n in published if n.endswith("/concat")]
+    maps = network.run(graph, golden.golden_frame(published), keep=True)
+    for name in names:
+        np.testing.assert_array_equal(golden.in_published_order(maps[name]), published[name], err_msg=name)
+
+
 @pytest.mark.parametrize(("name", "best"), [("mobilenet_v1_025", 1001), ("resnet8", 10)])
 def test_labels_count_from_the_first_class_behind_the_background(name: str, best: int, data_folder: Path) -> None:
     network = load_network(name)
