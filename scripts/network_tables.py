@@ -140,7 +140,7 @@ def verified_table() -> str:
     for row in json.loads(VERIFIED.read_text(encoding="utf-8")):
         found.setdefault(row["name"], []).append(row)
     for name, each in found.items():
-        machines = {row["on"]: _machine(row) for row in each if row["on"] != "model"}
+        machines = {row["on"]: _machine(row) for row in each if row["against"] == "model"}
         for index, row in enumerate(row for row in each if row["on"] == "model"):
             differ = "–" if row["differing_outputs"] is None else f"{row['differing_outputs']:,}"
             if row["differing_outputs"]:

@@ -113,7 +113,11 @@ def verify_entry(
             count = min(len(images.frames), entry.image_count[1] if place == "emulator" else 1)
             yield _machine_row(entry, network, images.frames[:count], _source(entry, images), place, architecture)
         if "rtl" in places and entry.reader is Reader.ZYNQNET and (root := data_root()) is not None:
-            yield stored_golden_row(entry, network, root / "zynqnet", architecture)
+            from emberline.compiler.frontends.zynqnet_reader import read_zynqnet
+
+            exact = replace(network, graph=read_zynqnet(root / "zynqnet", fuse=False))
+            for each in (network, exact):
+                yield stored_golden_row(entry, each, root / "zynqnet", architecture)
 
 
 def _load(entry: ZooEntry, folder: Path) -> Network | None:
@@ -198,7 +202,8 @@ def same_maps(graph: Graph, folder: Path) -> list[str]:
 def stored_golden_row(entry: ZooEntry, network: Network, folder: Path, architecture: Architecture) -> Row:
     """Every published activation of ZynqNet that the schedule stores, as the RTL stores it.
 
-    Expansions that are written as their concatenation has them are only there in the concatenation.
+    Expansions that are written as their concatenation has them are only there in the concatenation; in a ``network``
+    that requantises them in layers of their own every published map is stored.
 
     Raises ``VerificationError`` for a value that is not the emulator's or the model's.
     """
