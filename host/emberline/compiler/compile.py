@@ -224,7 +224,7 @@ def plan_frame(graph: Graph, architecture: Architecture, supply: Supply | None) 
         check_compact(rows, architecture)
         if supply is None:
             try:
-                place_resident(rows, architecture)
+                place_resident((each for step in rows for each in step.operations), architecture)
             except CompileError:
                 if fitting is None and least is None:
                     raise
@@ -266,7 +266,7 @@ def place_weights(plan: NetworkPlan, architecture: Architecture, flash_offset: i
     plan_fences(plan.schedule, architecture)
     if plan.streamed:
         return place_streamed(plan.schedule, architecture, flash_offset)
-    return place_resident(plan.rows, architecture)
+    return place_resident(plan.schedule.operations, architecture)
 
 
 def emit_plan(plan: NetworkPlan, placed: PlacedWeights, architecture: Architecture) -> Emission:

@@ -37,12 +37,12 @@ def needs_fence(earlier: RowOperation, operation: RowOperation, architecture: Ar
     if (operation.addition is None) != (earlier.addition is None):
         return True
     reads, writes = read_ranges(operation, architecture), write_ranges(earlier, architecture)
-    if any(_overlap(read, write) for read in reads for write in writes):
+    if any(overlap(read, write) for read in reads for write in writes):
         return True
     if operation.pooling is None or not operation.pooling.combine:
         return False
     target = _pixel_range(operation.target, operation, architecture)
-    touched = [index for index, write in enumerate(writes) if _overlap(target, write)]
+    touched = [index for index, write in enumerate(writes) if overlap(target, write)]
     if not touched:
         return False
     same = earlier.pooling is not None and _stored(earlier) == _stored(operation)
@@ -105,7 +105,8 @@ def timing_fields(operation: RowOperation, architecture: Architecture) -> dict[s
 _SHAPE = ("kernel_rows", "kernel_columns", "channel_words", "columns", "groups", "lead")
 
 
-def _overlap(a: Span, b: Span) -> bool:
+def overlap(a: Span, b: Span) -> bool:
+    """Whether two spans have a group in common; of different steps, whether they might."""
     if a.end <= b.first or b.end <= a.first:
         return False
     if a.step != b.step:

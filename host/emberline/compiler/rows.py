@@ -160,6 +160,7 @@ class RowOperation:
         first_tap: index of the first executed tap in each group of ``weights``.
         depthwise: in the lanes' depthwise mode; ``groups`` counts words, ``lead`` columns before the first one.
         target_pixels: pixels of the target from one that is written to the next.
+        rows: of the map, one behind the other as one long row of ``columns`` pixels: ``long_rows``.
         residual, addition: both or none; likewise ``copy``, ``pooling``, which exclude them.
     """
 
@@ -191,6 +192,7 @@ class RowOperation:
     depthwise: bool = False
     lead: int = 0
     target_pixels: int = 1
+    rows: int = 1
     wait_rows: int = 0
     release_rows: int = 0
     fence: bool = False

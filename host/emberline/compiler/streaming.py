@@ -8,7 +8,7 @@ words that become free together: of one segment, part of one, or several that fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 
@@ -22,7 +22,7 @@ from emberline.arch.weight_code import CHUNK_BYTES
 from emberline.compiler.checks import kib, refuse
 from emberline.compiler.fetch import Fetch, Fetcher, Part
 from emberline.compiler.hazards import timing_fields
-from emberline.compiler.rows import RowOperation, Schedule, StepRows
+from emberline.compiler.rows import RowOperation, Schedule
 from emberline.compiler.weights import WeightImage
 from emberline.errors import CompileError
 
@@ -65,13 +65,13 @@ class PlacedWeights:
     stored_bytes: dict[str, int] = field(default_factory=dict)
 
 
-def place_resident(steps: Sequence[StepRows], architecture: Architecture) -> PlacedWeights:
+def place_resident(operations: Iterable[RowOperation], architecture: Architecture) -> PlacedWeights:
     """All weights side by side; ``WeightsDoNotFitError`` where they are too many."""
     image = WeightImage(architecture)
     added: dict[str, int] = {}
     crossing = ""
     addresses = {}
-    for operation in (operation for step in steps for operation in step.operations):
+    for operation in operations:
         before = len(image.data)
         addresses[operation] = (image.add_weights(operation.weights), image.add_parameters(operation.parameters))
         added[operation.layer] = added.get(operation.layer, 0) + len(image.data) - before

@@ -12,7 +12,7 @@ def frame_rows_read(operation: RowOperation) -> range:
     if operation.source.storage.role is not Role.FRAME or operation.is_padding_only:
         return range(0)
     first = operation.source.row
-    last = first + (operation.kernel_rows - 1) * operation.source_rows
+    last = first + (operation.kernel_rows - 1) * operation.source_rows + operation.rows - 1
     link = operation.source.storage.frame_rows
     return range(link.first_row(first), link.last_row(last) + 1)
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from emberline.arch.architecture import Architecture
 from emberline.compiler.allocate import allocate
+from emberline.compiler.long_rows import join_rows
 from emberline.compiler.placement import Places
 from emberline.compiler.rows import Role, Schedule, StepRows
+from emberline.compiler.schedule.costs import place_apart
 from emberline.compiler.schedule.search import Needs, Search
 from emberline.compiler.schedule.supply import Supply
 
@@ -29,7 +31,7 @@ def plan_schedule(
             break
         missing = allocate(schedule, architecture)
         if not missing:
-            return schedule
+            return _with_long_rows(schedule, architecture)
         least_missing = min(least_missing, missing)
         budget = min(budget - missing, budget - budget // 64)
     needs = search.needs()
@@ -37,3 +39,16 @@ def plan_schedule(
     if words <= architecture.activation_depth_words:  # each stage alone has room, but not all maps together
         words = architecture.activation_depth_words + least_missing
     return Needs(words, needs.layer)
+
+
+def _with_long_rows(schedule: Schedule, architecture: Architecture) -> Schedule:
+    """A schedule that has room, its rows joined: all that can be if there is room for that too, without any less for
+    the frame; otherwise those that overwrite nothing where they lie now."""
+    frame = schedule.frame
+    ring_rows = frame.ring_rows
+    place_apart([frame, *schedule.storages], architecture)
+    joined = join_rows(schedule, architecture)
+    if not allocate(joined, architecture) and frame.ring_rows == ring_rows:
+        return joined
+    allocate(schedule, architecture)
+    return join_rows(schedule, architecture)

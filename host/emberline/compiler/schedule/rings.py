@@ -18,14 +18,16 @@ def rows_read(operation: RowOperation) -> Iterator[tuple[Storage, int]]:
     if not operation.is_padding_only:
         first = operation.source.row
         for row in range(first, first + operation.kernel_rows * operation.source_rows, operation.source_rows):
-            yield operation.source.storage, row
+            yield from ((operation.source.storage, row + more) for more in range(operation.rows))
     if operation.residual is not None:
-        yield operation.residual.storage, operation.residual.row
+        first = operation.residual.row
+        yield from ((operation.residual.storage, row) for row in range(first, first + operation.rows))
 
 
 def rows_written(operation: RowOperation) -> Iterator[tuple[Storage, int]]:
     """Storage rows that an operation writes, in whole or in part."""
-    yield operation.target.storage, operation.target.row
+    first = operation.target.row
+    yield from ((operation.target.storage, row) for row in range(first, first + operation.rows))
     if operation.copy is not None and operation.pooling is not None and operation.pooling.copy:
         yield operation.copy.storage, operation.copy.row
 
