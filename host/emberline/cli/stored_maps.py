@@ -19,6 +19,7 @@ from emberline.cli.engines import FrameResult, check_simulation
 from emberline.cli.networks import Network
 from emberline.compiler.compile import NetworkPlan, compile_plan, plan_network
 from emberline.compiler.rows import RowOperation, Storage
+from emberline.compiler.schedule.rings import rows_written
 from emberline.compiler.steps import Step
 from emberline.driver.device import Device
 from emberline.driver.targets import open_target
@@ -86,7 +87,9 @@ class MapChecker:
         return first
 
     def _check_row(self, index: int, operation: RowOperation, expected: RowWrites, actual: RowWrites) -> None:
-        where = f"layer '{operation.layer}', ROW {index} (row {operation.target.row})"
+        first, last = operation.target.row, operation.target.row + operation.rows - 1
+        computed = f"row {first}" if first == last else f"rows {first} to {last}"
+        where = f"layer '{operation.layer}', ROW {index} ({computed})"
         order = np.argsort(actual[0], kind="stable")
         places, groups = actual[0][order], actual[1][order]
         self._groups[places] = groups
@@ -109,10 +112,10 @@ class MapChecker:
         for access in (operation.target, operation.copy):
             if access is None:
                 continue
-            bytes_of_row = self._row_bytes(step, access.row)
-            found = np.argwhere(bytes_of_row == group * self._architecture.lanes_out + lane)
-            if len(found):
-                return f"map '{step.target}', row {access.row}, column {found[0][0]}, channel {found[0][1]}"
+            for y in range(access.row, access.row + operation.rows):
+                found = np.argwhere(self._row_bytes(step, y) == group * self._architecture.lanes_out + lane)
+                if len(found):
+                    return f"map '{step.target}', row {y}, column {found[0][0]}, channel {found[0][1]}"
         return f"byte {lane} of group {group}, no channel of '{step.target}'"
 
     def _check_values(self, step: int, y: int, expected: Codes) -> None:
@@ -155,9 +158,8 @@ def _completions(operations: Sequence[RowOperation]) -> dict[int, list[tuple[int
     """By the operation that is the last to write it: steps and rows of their targets."""
     last: dict[tuple[int, int], int] = {}
     for index, operation in enumerate(operations):
-        last[operation.step, operation.target.row] = index
-        if operation.copy is not None and operation.pooling is not None and operation.pooling.copy:
-            last[operation.step, operation.copy.row] = index
+        for _, y in rows_written(operation):
+            last[operation.step, y] = index
     found: dict[int, list[tuple[int, int]]] = {}
     for (step, y), index in last.items():
         found.setdefault(index, []).append((step, y))
