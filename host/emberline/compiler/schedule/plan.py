@@ -9,7 +9,7 @@ from emberline.compiler.allocate import allocate
 from emberline.compiler.long_rows import join_rows
 from emberline.compiler.placement import Places
 from emberline.compiler.rows import Role, Schedule, StepRows
-from emberline.compiler.schedule.costs import place_apart
+from emberline.compiler.schedule.costs import Costs, place_apart, plan_trial_fences
 from emberline.compiler.schedule.search import Needs, Search
 from emberline.compiler.schedule.supply import Supply
 
@@ -42,13 +42,25 @@ def plan_schedule(
 
 
 def _with_long_rows(schedule: Schedule, architecture: Architecture) -> Schedule:
-    """A schedule that has room, its rows joined: all that can be if there is room for that too, without any less for
-    the frame; otherwise those that overwrite nothing where they lie now."""
+    """A schedule that has room, its rows joined unless the program then gets too long.
+
+    All that can be are joined if there is room for that too, with no less for the frame; otherwise those that
+    overwrite nothing where they lie now.
+    """
     frame = schedule.frame
     ring_rows = frame.ring_rows
     place_apart([frame, *schedule.storages], architecture)
     joined = join_rows(schedule, architecture)
-    if not allocate(joined, architecture) and frame.ring_rows == ring_rows:
-        return joined
-    allocate(schedule, architecture)
-    return join_rows(schedule, architecture)
+    if allocate(joined, architecture) or frame.ring_rows != ring_rows:
+        allocate(schedule, architecture)
+        joined = join_rows(schedule, architecture)
+    words = _program_words(joined, architecture)
+    if words > architecture.program_depth_words and words > _program_words(schedule, architecture):
+        allocate(schedule, architecture)
+        return schedule
+    return joined
+
+
+def _program_words(schedule: Schedule, architecture: Architecture) -> int:
+    fences = plan_trial_fences(schedule.operations, architecture)
+    return Costs(architecture).program_words(schedule.operations, fences)
