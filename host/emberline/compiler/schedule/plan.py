@@ -16,6 +16,10 @@ from emberline.compiler.schedule.supply import Supply
 ATTEMPTS = 12
 """How often stages are looked for that leave more memory free, where those found cannot be packed together."""
 
+ROOM_FOR_WORDS = 0.875
+"""Share of the instruction memory, LOADs and what precedes the frame not counted, up to which rows may take more
+instructions than loops of them did."""
+
 
 def plan_schedule(
     steps: Sequence[StepRows], places: Places, architecture: Architecture, supply: Supply | None = None
@@ -42,7 +46,7 @@ def plan_schedule(
 
 
 def _with_long_rows(schedule: Schedule, architecture: Architecture) -> Schedule:
-    """A schedule that has room, its rows joined unless the program then gets too long.
+    """A schedule that has room, its rows joined unless the program might then get too long.
 
     All that can be are joined if there is room for that too, with no less for the frame; otherwise those that
     overwrite nothing where they lie now.
@@ -55,7 +59,7 @@ def _with_long_rows(schedule: Schedule, architecture: Architecture) -> Schedule:
         allocate(schedule, architecture)
         joined = join_rows(schedule, architecture)
     words = _program_words(joined, architecture)
-    if words > architecture.program_depth_words and words > _program_words(schedule, architecture):
+    if words > ROOM_FOR_WORDS * architecture.program_depth_words and words > _program_words(schedule, architecture):
         allocate(schedule, architecture)
         return schedule
     return joined
