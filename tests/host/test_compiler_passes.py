@@ -24,7 +24,7 @@ from emberline.compiler.rows import Layout, Parameters, Role, Schedule
 from emberline.compiler.schedule.rings import row_lives
 from emberline.compiler.weights import Kernel, fold_parameters, pack_parameters, plan_runs
 from emberline.errors import CompileError
-from emberline.model.graph import Convolution, Graph
+from emberline.model.graph import NO_PADDING, Convolution, Graph, Padding
 from emberline.model.numerics import multiply_by_quantised_multiplier, rounded_mean
 
 MACHINE = Architecture("test", 8, 4, activation_depth_words=16384, weight_depth_words=8192, program_depth_words=8192)
@@ -311,3 +311,25 @@ def test_average_pool_keeps_one_weight_word() -> None:
     operations = [each for each in schedule_of(net.graph()).operations if each.layer == "pool1"]
     assert len(operations) == 2
     assert all(each.weights.hold and each.weights.words.shape == (2, 1, 4, 8) for each in operations)
+
+
+def test_a_small_average_is_a_depthwise_convolution_of_ones() -> None:
+    """All its words share the kernel rows of one."""
+    net = Network(3, 3, 3)
+    net.average_pool(net.convolution("input", 16, (1, 1)), (3, 3))
+    (operation,) = (each for each in schedule_of(net.graph()).operations if each.layer == "pool1")
+    assert operation.depthwise and (operation.groups, operation.kernel_rows, operation.columns) == (2, 3, 3)
+    assert operation.weights.words.shape == (1, 3, 4, 8) and len(operation.parameters.bias) == 16
+
+
+@pytest.mark.parametrize(
+    ("window", "padding", "channels"),
+    [((4, 3), NO_PADDING, 16), ((3, 3), Padding(0, 0, 1, 1), 16), ((3, 3), NO_PADDING, 4 * (8192 // 32 + 1))],
+)
+def test_an_average_stays_word_by_word_where_that_mode_does_not_pay(
+    window: tuple[int, int], padding: Padding, channels: int
+) -> None:
+    """Too many rows; columns outside the map; more parameters than are worth it."""
+    net = Network(4, 3, 3)
+    net.average_pool(net.convolution("input", channels, (1, 1)), window, padding=padding)
+    assert not any(each.depthwise for each in schedule_of(net.graph()).operations)

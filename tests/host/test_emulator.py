@@ -15,7 +15,7 @@ from random_graphs import ARRANGING, BLOCKS, Limits, graphs, random_frames, rand
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Opcode
-from emberline.arch.listing import encode
+from emberline.arch.listing import decode, encode
 from emberline.arch.presets import preset
 from emberline.arch.program import Program
 from emberline.compiler.compile import compile_graph
@@ -470,3 +470,24 @@ def test_compile_errors_are_the_only_errors_of_small_machines() -> None:
     assert compiled > 0
     assert len(refusals) > 0
     assert all(re.search(r"layer '.*': .*KiB", refusal) for refusal in refusals), refusals
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "padding"),
+    [
+        ((3, 3), (3, 3), (1, 1), Padding(0, 0, 0, 0)),
+        ((6, 8), (2, 2), (2, 2), Padding(0, 0, 0, 0)),
+        ((7, 9), (3, 2), (1, 2), Padding(0, 0, 0, 0)),
+        ((5, 6), (3, 3), (2, 1), Padding(1, 1, 0, 0)),
+        ((4, 5), (1, 3), (1, 1), Padding(0, 0, 0, 0)),
+    ],
+)
+@pytest.mark.parametrize("channels", [5, 8, 24])
+def test_averages_in_depthwise_mode_are_exact(
+    size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int], padding: Padding, channels: int
+) -> None:
+    net = Network(*size, 3)
+    net.average_pool(net.convolution("input", channels, (1, 1)), window, stride, padding)
+    graph = net.graph()
+    program = assert_equal_to_model(graph, machine(8, 4), random_frames(np.random.default_rng(2), graph, 2))
+    assert any(each.opcode is Opcode.ROW and each.fields["depthwise"] for each in decode(list(program.instructions)))

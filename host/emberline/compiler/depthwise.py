@@ -127,11 +127,14 @@ def _meets(placement: Placement, groups: range) -> bool:
 
 
 def _spread(window: Window, words: int, architecture: Architecture) -> Weights:
-    """Weight words ``[words, kernel_rows, lanes_out, lanes_in]``: lane ``j`` has the kernel's ``j``-th last column."""
+    """Weight words ``[words, kernel_rows, lanes_out, lanes_in]``: lane ``j`` has the kernel's ``j``-th last column.
+
+    Words that are all alike, as those of an average, are one.
+    """
     values = window.kernel.values
     rows, columns = values.shape[1:3]
     image = np.zeros((words, rows, architecture.lanes_out, architecture.lanes_in), np.int8)
     for channel, position in enumerate(window.target.layout.positions):
         word, byte = divmod(position, architecture.lanes_in)
         image[word, :, :columns, byte] = values[channel, :, ::-1, 0]
-    return Weights(image)
+    return Weights(image[:1] if (image == image[:1]).all() else image)

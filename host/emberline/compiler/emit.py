@@ -210,7 +210,7 @@ class _Emitter:
             "row_step": 0,
             "target_pixel_step": operation.target.storage.pixel_words * operation.target_pixels * groups,
             "weight_address": weight_address + operation.first_tap,
-            "weight_step": weights.words.shape[1],
+            "weight_step": weights.words.shape[1] if len(weights.words) > 1 else 0,
             "parameter_address": parameter_address,
             "idle": idle_cycles(operation, architecture),
             "loads": self.weights.waits[operation],

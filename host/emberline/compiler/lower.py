@@ -30,6 +30,9 @@ from emberline.model.graph import (
     Upsample,
 )
 
+SHARED_PARAMETERS = 32
+"""Share of the weight memory that the parameters of an average in depthwise mode may take, at most: a 32nd."""
+
 
 @dataclass(frozen=True, eq=False)
 class Window:
@@ -232,13 +235,26 @@ class _StepLowering:
         self.graph, self.step, self.index, self.window = graph, step, index, window
         self.architecture = architecture
         depthwise = None
-        if isinstance(step.layer, Convolution) and step.addition is None and step.pool is None:
+        plain = isinstance(step.layer, Convolution) or self._averages_words()
+        if plain and step.addition is None and step.pool is None:
             depthwise = plan_depthwise(window, places.placements.values(), architecture)
         self.spread = step.layer.factor[1] if isinstance(step.layer, Upsample) else 1
         self.runs = [depthwise] if depthwise else plan_runs(window.kernel, window.target.layout, architecture)
         self.addition = _addition(graph, step)
         self.residual = places.placements[step.residual] if step.residual is not None else None
         self._parameters: dict[tuple[int, ...], Parameters] = {}
+
+    def _averages_words(self) -> bool:
+        """Whether an average is a depthwise convolution of ones that is worth its parameters.
+
+        Every window has all its columns inside; and the parameters of all groups, which the words of an average
+        share otherwise, take a small part of the memory.
+        """
+        if not isinstance(self.step.layer, AveragePool):
+            return False
+        inside = [part.taps for part in self._column_ranges()] == [self.window.kernel.values.shape[2]]
+        words = self.window.target.layout.groups * self.architecture.parameter_words
+        return inside and words * SHARED_PARAMETERS <= self.architecture.weight_depth_words
 
     def lower(self) -> StepRows:
         parts = [(number, part) for number in range(len(self.runs)) for part in self._column_ranges()]

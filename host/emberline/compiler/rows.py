@@ -131,7 +131,8 @@ class Pooling:
 class Weights:
     """Weights of consecutive groups as the lanes read them: int8 ``[groups, taps, lanes_out, lanes_in]``.
 
-    With ``hold`` there is one tap, which serves all taps of the kernel. Equal contents share their memory.
+    With ``hold`` there is one tap, which serves all taps of the kernel; one group serves all groups. Equal contents
+    share their memory.
     """
 
     words: NDArray[np.int8]
