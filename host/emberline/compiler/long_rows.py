@@ -35,8 +35,10 @@ def join_rows(schedule: Schedule, architecture: Architecture) -> Schedule:
     for begin, end in joiner.runs():
         operations += joiner.cut(begin, end)
         places[end] = len(operations)
-    stages = [replace(each, operations=(places[each.operations[0]], places[each.operations[1]]))
-              for each in schedule.stages]  # fmt: skip
+    stages = []
+    for stage in schedule.stages:
+        first, last = stage.operations
+        stages.append(replace(stage, operations=(places[first], places[last])))
     return replace(schedule, operations=operations, stages=stages)
 
 
@@ -61,9 +63,8 @@ class _Joiner:
         yield begin, len(self.operations)
 
     def _continues(self, earlier: RowOperation, later: RowOperation) -> bool:
-        if earlier.step != later.step or not (self._joins_frame or earlier.source.storage is not self.frame):
-            return False
-        return continues(earlier, later)
+        reads_frame = any(access.storage is self.frame for _, access in earlier.accesses)
+        return (self._joins_frame or not reads_frame) and continues(earlier, later)
 
     def cut(self, begin: int, end: int) -> list[RowOperation]:
         """A run in the pieces that take the fewest cycles, also of what follows; of those the fewest."""
