@@ -224,7 +224,11 @@ def plan_frame(graph: Graph, architecture: Architecture, supply: Supply | None) 
         check_compact(rows, architecture)
         if supply is None:
             try:
-                place_resident(rows, architecture)
+                try:
+                    place_resident(rows, architecture)
+                except WeightsDoNotFitError:
+                    rows = lower(graph, steps, places, architecture, pairs=False)
+                    place_resident(rows, architecture)
             except CompileError:
                 if fitting is None and least is None:
                     raise

@@ -71,7 +71,7 @@ def place_resident(steps: Sequence[StepRows], architecture: Architecture) -> Pla
     added: dict[str, int] = {}
     crossing = ""
     addresses = {}
-    for operation in (operation for step in steps for operation in step.operations):
+    for operation in (operation for step in steps for operation in step.all_operations):
         before = len(image.data)
         addresses[operation] = (image.add_weights(operation.weights), image.add_parameters(operation.parameters))
         added[operation.layer] = added.get(operation.layer, 0) + len(image.data) - before

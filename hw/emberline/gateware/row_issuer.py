@@ -45,7 +45,8 @@ def settings_layout(architecture: Architecture) -> data.StructLayout:
             "parameters": signed(ceil_log2(parameters) + 2),  # parameter words of a group, counted down
             "never_idle": 1,
             "leads": 1,  # ``lead`` is not 0
-            "lane_rows": 2,  # `CONTROL`'s ``rows``
+            "lane_rows": 3,  # `CONTROL`'s ``rows``
+            "pair": 1,  # a depthwise ROW that computes two rows
             "source": address,
             "source_wraps": 1,  # the row after ``source`` is the ring's first
             "row_step": address,
@@ -221,11 +222,13 @@ class RowIssuer(wiring.Component):
 
     def _open(self, m: Module, accept: Signal, end: Signal) -> Value:
         """Whether a ROW can be taken: behind the one before, and the tail of a depthwise one. The next cycle's."""
-        tail = depthwise_tail(self._architecture)
-        finished = end
-        if tail:
-            waited = delayed(m, end & self._row.depthwise, tail, name="tail", reset=True)
-            finished = (end & ~self._row.depthwise) | waited
+        architecture, row = self._architecture, self._row
+        finished = end & ~row.depthwise
+        kinds = {"tail": (row.depthwise & ~row.pair, False)}
+        if architecture.pairs_rows:
+            kinds["pair_tail"] = (row.pair, True)
+        for name, (kind, pair) in kinds.items():
+            finished |= delayed(m, end & kind, depthwise_tail(architecture, pair), name=name, reset=True)
         is_open = Signal(init=1)
         open_next = Signal()
         m.d.comb += [
@@ -314,6 +317,7 @@ class RowIssuer(wiring.Component):
             control.first.eq(events["first"]),
             control.last.eq(events["last"]),
             control.rows.eq(row.lane_rows),
+            control.pair.eq(row.pair),
             control.parameter.eq(events["load"]),
             control.parameter_index.eq(parameter),
             control.bank.eq(self._bank),
