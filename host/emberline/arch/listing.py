@@ -293,9 +293,8 @@ def _check_compact(f: dict[str, int], taps: int, architecture: Architecture) -> 
 def _check_depthwise(f: dict[str, int], architecture: Architecture) -> None:
     _require(architecture.depthwise_columns > 0, f"depthwise: '{architecture.name}' is built without this mode")
     pair = bool(f["pool"] and f["copy"])
-    _require(
-        not pair or architecture.pairs_rows, f"depthwise with copy: '{architecture.name}' is built without pairs of rows"
-    )
+    built = not pair or architecture.pairs_rows
+    _require(built, f"depthwise with copy: '{architecture.name}' is built without pairs of rows")
     most = MAX_PAIR_ROWS if pair else MAX_DEPTHWISE_ROWS
     _require(f["kernel_rows"] <= most, f"depthwise: kernel_rows {f['kernel_rows']} is above {most}")
     for name in ("kernel_columns", "channel_words"):

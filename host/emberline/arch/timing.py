@@ -69,7 +69,7 @@ def depthwise_latency(architecture: Architecture) -> int:
     """Cycles from a depthwise tap at a lane to that lane's sum of the word's first group.
 
     Multiply, fabric register, add along the lanes, accumulate, hand over; not earlier than an ordinary sum. Where a ROW
-    can compute two rows, those of the first wait so long that those of the second, whose lanes come later, follow at once.
+    can compute two rows, those of the first wait so long that those of the second, whose lanes come later, follow them.
     """
     waits = max(0, architecture.depthwise_columns - _word_share(architecture)) if architecture.pairs_rows else 0
     return max(_PRODUCT + architecture.depthwise_columns + waits + 2, sum_latency(architecture))
@@ -138,11 +138,11 @@ def minimum_idle(
 ) -> int:
     """The least ``idle`` of a ROW with ``taps`` taps in each of ``columns`` pixels.
 
-    A depthwise ROW with ``copy`` computes two rows. Four things need time from pixel to pixel: a requantiser takes ``lanes_out / requantisers`` cycles for a group, and
-    as many for each group of a depthwise word; the residual adder ``lanes_out / adders``; the activation buffer's
-    shared port one for each group that is written, copied, or read to be added or combined, every ``stride`` pixels of
-    a pooled ROW, and a copy always two; and a group's parameters, loaded every other group into the same registers,
-    must outlive the sums on their way, be they of this ROW or of a depthwise one before it.
+    Four things need time from pixel to pixel: a requantiser takes ``lanes_out / requantisers`` cycles for a group, and
+    as many for each group of a depthwise word, or two words' with ``copy``; the residual adder ``lanes_out / adders``;
+    the activation buffer's shared port one for each group that is written, copied, or read to be added or combined,
+    every ``stride`` pixels of a pooled ROW, and a copy always two; and a group's parameters, loaded every other group
+    into the same registers, must outlive the sums on their way, be they of this ROW or of a depthwise one before it.
     """
     if architecture.compact:
         return max(compact_timing.window_cycles(add), compact_timing.pixel_cycles(architecture, add) - taps)

@@ -84,7 +84,7 @@ class Walk:
 
 
 def plan_walk(window: Window, rows: int, words: int, architecture: Architecture, *, pair: bool = False) -> Walk:
-    """The fastest walk of ``words`` words in a row with ``rows`` source rows, which give one row of results or a pair."""
+    """The fastest walk of ``words`` words in a row with ``rows`` source rows, which give one row or a pair."""
     width, entering = window.kernel.values.shape[2], entering_columns(window)
     left = window.padding.left
     right = entering - left - window.width

@@ -42,9 +42,9 @@ class Lane(wiring.Component):
     so that the weight memory is in step.
 
     In depthwise ROWs the lanes below ``depthwise_columns`` pass a word on only ``rows`` taps later, a column of the
-    kernel, and hand their products to `DepthwiseSums`. Every lane's results come back from there as complete sums. Where
-    a ROW can compute two rows, as many lanes behind them do the same: the first of these gets the words at once, as the
-    undelayed ones go along the lanes before it too.
+    kernel, and hand their products to `DepthwiseSums`. Every lane's results come back from there as complete sums.
+    Where a ROW can compute two rows, as many lanes behind them do the same: the first of these gets the words at once,
+    as the undelayed ones go along the lanes before it too.
 
     Parameters: ``architecture``; ``index``, the lane's position, 0 to ``lanes_out - 1``.
 
@@ -54,8 +54,8 @@ class Lane(wiring.Component):
         i_activation, o_activation: ``lanes_in`` int8 channels, channel 0 in the low byte.
         i_undelayed, o_undelayed: what arrives at the first lane, for the first one of the second row.
         o_products: of the lanes that take part in depthwise ROWs. i_sum: a depthwise sum, ``depthwise_latency - 1``
-            cycles after its last tap, the next group's ``lanes_out / requantisers`` cycles later, the second row's behind
-            those of the first.
+            cycles after its last tap, the next group's ``lanes_out / requantisers`` cycles later, the second row's
+            behind those of the first.
         o_valid: for one cycle, ``o_sum`` is complete, ``sum_latency`` cycles after its last activation word.
         o_sum: int32. ``o_parameters``: its requantisation parameters. ``o_context``: its instruction.
 

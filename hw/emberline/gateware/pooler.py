@@ -41,8 +41,8 @@ class Pooler(wiring.Component):
     changes no maximum. The last column gives one if ``pool_columns`` have not been given yet: a window that reaches
     beyond the row. With window and stride 1 every group passes unchanged.
 
-    In depthwise ROWs ``groups_per_word`` groups come for each column, or twice as many of two rows. They are given or not
-    together; the window is 1.
+    In depthwise ROWs ``groups_per_word`` groups come for each column, or twice as many of two rows. They are given or
+    not together; the window is 1.
 
     Parameters: ``lanes_out``; ``column_groups``: the most groups of a column.
 

@@ -20,7 +20,7 @@ SETTINGS = data.StructLayout(
         "depthwise": 1,
         "column_groups": 4,  # groups that come for each column, less one
         "pair": 1,  # a column's groups are those of two rows
-        "second_step": ADDRESS_WIDTH,  # from the last group of the first one to the first of the second, modulo as below
+        "second_step": ADDRESS_WIDTH,  # from the first one's last group to the second one's first, modulo as below
         "columns": signed(13),  # less two
         "groups": signed(13),  # less two
         "copy": 1,
@@ -34,7 +34,8 @@ class ResultWriter(wiring.Component):
     """Gives each group of a ROW its address: ``target + group + column * target_pixel_step``, columns innermost.
 
     In depthwise ROWs the ``groups_per_word`` groups of a word are innermost, then columns, then words: ``groups`` is
-    the number of words. With ``pair`` as many groups of a second row, ``copy_distance`` further, follow those of a column.
+    the number of words. With ``pair`` as many groups of a second row, ``copy_distance`` further, follow those of a
+    column.
 
     Members:
         i_valid, i_group: a group. Always accepted; with ``copy`` not in two cycles in succession, and from a ROW to

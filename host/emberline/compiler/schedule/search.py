@@ -2,8 +2,9 @@
 
 A *candidate* is a range of steps with an interleaving; a schedule is a chain of candidates from the first step to the
 last. Rows take the same cycles in every order, so candidates differ in the cycles in which rows wait, in the memory
-that they need, and in their program words; and, where depthwise rows can be computed in pairs, in whether they are. The best chain is found by dynamic programming over the steps; layer by
-layer is the chain whose candidates have one step each.
+that they need, and in their program words; and, where depthwise rows can be computed in pairs, in whether they are. The
+best chain is found by dynamic programming over the steps; layer by layer is the chain whose candidates have one step
+each.
 
 A stage needs memory for its rings, for the maps that it reads or writes whole (a map that is read up gives way, row by
 row, to one that grows), and for the maps that only wait for later stages.
