@@ -87,7 +87,7 @@ class RowIssuer(wiring.Component):
     A ROW occupies the issuer for ``groups * (parameter_words + columns * (idle + taps))`` cycles; the next one is taken
     in the cycle after its last. A depthwise ROW has parameters for each of a word's groups; it begins with those of
     the first word and ``lead`` columns of padding, and loads those of the others during their first taps. The next one
-    is taken `emberline.arch.timing.depthwise_tail` cycles later.
+    is taken `emberline.arch.timing.depthwise_tail` cycles later: more behind one that computes two rows.
 
     The loops only count, in one cycle; the addresses follow a cycle later, steered by registers.
 
@@ -223,12 +223,12 @@ class RowIssuer(wiring.Component):
     def _open(self, m: Module, accept: Signal, end: Signal) -> Value:
         """Whether a ROW can be taken: behind the one before, and the tail of a depthwise one. The next cycle's."""
         architecture, row = self._architecture, self._row
-        finished = end & ~row.depthwise
-        kinds = {"tail": (row.depthwise & ~row.pair, False)}
+        tail = depthwise_tail(architecture)
+        waited = end & row.depthwise
         if architecture.pairs_rows:
-            kinds["pair_tail"] = (row.pair, True)
-        for name, (kind, pair) in kinds.items():
-            finished |= delayed(m, end & kind, depthwise_tail(architecture, pair), name=name, reset=True)
+            more = depthwise_tail(architecture, pair=True) - tail
+            waited = (waited & ~row.pair) | delayed(m, end & row.pair, more, name="pair_tail", reset=True)
+        finished = (end & ~row.depthwise) | delayed(m, waited, tail, name="tail", reset=True)
         is_open = Signal(init=1)
         open_next = Signal()
         m.d.comb += [
