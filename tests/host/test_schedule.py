@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from random_graphs import ARRANGING, BLOCKS, Limits, graphs, random_frames
 
 from emberline.arch.architecture import Architecture
-from emberline.compiler.compile import compile_graph, plan_network, plan_places
+from emberline.compiler.compile import WeightPlace, compile_graph, plan_network, plan_places
 from emberline.compiler.cuts import cut_channels
 from emberline.compiler.legalise import legalise
 from emberline.compiler.lower import lower
@@ -164,6 +164,14 @@ def test_depthwise_rows_come_in_pairs_where_the_memory_has_room() -> None:
             for name, values in emulator.run(frame).results.items():
                 np.testing.assert_array_equal(values, expected[name][number], err_msg=name)
     assert cycles[0] <= cycles[1] < cycles[2] < single
+
+
+@pytest.mark.parametrize("word_cycles, in_pairs", [(8, True), (1024, False)])
+def test_fetched_weights_decide_about_pairs(word_cycles: int, in_pairs: bool) -> None:
+    """They take a word more for each word of channels: too long from a slow flash."""
+    machine = replace(PAIRING, weight_word_cycles=word_cycles)
+    operations = plan_network(separable_stack(), machine, WeightPlace.FLASH).schedule.operations
+    assert any(each.computes_pair for each in operations) == in_pairs
 
 
 def test_what_is_missing_is_said_with_the_layer_that_decides() -> None:
