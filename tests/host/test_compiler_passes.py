@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -15,7 +16,7 @@ from emberline.arch.architecture import Architecture
 from emberline.arch.isa import FRAME, LOOP_DEPTH, Opcode
 from emberline.arch.listing import decode, encode
 from emberline.compiler.allocate import allocate
-from emberline.compiler.compile import plan_places
+from emberline.compiler.compile import compile_graph, plan_places
 from emberline.compiler.division import divide_by
 from emberline.compiler.loops import Token, fold
 from emberline.compiler.lower import lower
@@ -292,6 +293,47 @@ def test_depthwise_mode_takes_all_words_at_once() -> None:
         lanes = words[channel // 8, :, :, channel % 8]
         np.testing.assert_array_equal(lanes[:, :3], layer.weights[channel, :, ::-1, 0])
         assert not lanes[:, 3].any()
+
+
+@pytest.mark.parametrize("stride, rows", [(1, [1, 2, 2, 2, 1, 1]), (2, [1, 2, 1])])
+def test_depthwise_rows_are_computed_two_at_a_time(stride: int, rows: list[int]) -> None:
+    """Those that have all their kernel rows; weights of the second row lie ``stride`` taps later, lanes behind."""
+    machine = replace(MACHINE, lanes_out=8, requantisers=4)
+    net = Network(9 if stride == 1 else 7, 9, 3)
+    x = net.convolution("input", 12, (1, 1))
+    net.convolution(x, 12, (3, 3), stride=(stride, stride), padding=same(3), groups=12)
+    graph = net.graph()
+    steps, places = plan_places(graph, machine)
+    step = next(each for each in lower(graph, steps, places, machine) if each.name == "conv1")
+    assert step.pairs is not None
+    operations = list(step.pairs.operations)
+    assert [1 + each.computes_pair for each in operations] == rows
+    assert [each.target.row for each in operations] == [sum(rows[:index]) for index in range(len(rows))]
+    assert sum(rows) == len(step.rows)
+    pair = operations[1]
+    assert (pair.kernel_rows, pair.first_tap, pair.source.row) == (3 + stride, 0, step.rows[1][0].source.row)
+    assert pair.copy is not None and pair.copy.row == pair.target.row + 1
+    assert all(each.weights is pair.weights for each in step.all_operations)
+    layer, words = net.layers[1], pair.weights.words
+    assert isinstance(layer, Convolution) and words.shape == (2, 3 + stride, 8, 8)
+    for channel in range(12):
+        lanes = words[channel // 8, :, :, channel % 8]
+        kernel = layer.weights[channel, :, ::-1, 0]
+        np.testing.assert_array_equal(lanes[:3, :3], kernel)
+        np.testing.assert_array_equal(lanes[stride:, 3:6], kernel)
+        assert not lanes[3:, :3].any() and not lanes[:stride, 3:6].any() and not lanes[:, 6:].any()
+
+
+def test_depthwise_rows_are_computed_one_by_one_where_the_weights_of_two_do_not_fit() -> None:
+    net = Network(9, 9, 3)
+    net.convolution(net.convolution("input", 16, (1, 1)), 16, (3, 3), padding=same(3), groups=16)
+    graph = net.graph()
+    machine = replace(MACHINE, lanes_out=8, requantisers=4, weight_depth_words=64)
+    program = compile_graph(graph, machine)
+    words = len(program.weights) // machine.multipliers
+    single = compile_graph(graph, replace(machine, weight_depth_words=words - 1))
+    assert len(single.weights) // machine.multipliers == words - 2  # a word for each word of channels
+    assert program.predicted_cycles < single.predicted_cycles
 
 
 @pytest.mark.parametrize(

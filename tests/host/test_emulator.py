@@ -75,6 +75,7 @@ def test_separable_networks(lanes: tuple[int, int], seed: int) -> None:
     frames = random_frames(rng, graph, 2)
     assert_equal_to_model(graph, machine(*lanes), frames)
     assert_equal_to_model(graph, machine(*lanes, depthwise_columns=0), frames)
+    assert_equal_to_model(graph, machine(*lanes, requantisers=lanes[1]), frames)  # perhaps rows in pairs
 
 
 @given(graphs(replace(LIMITS, blocks=(*BLOCKS, *ARRANGING))), st.sampled_from(LANES), st.integers(0, 99))
@@ -398,6 +399,45 @@ def test_missing_fence_and_too_little_idle() -> None:
         loaded.run_frame(frame)
     loaded.load_program(patched(program, Opcode.ROW, 1, idle=0))
     with pytest.raises(EmulationError, match="idle 0 is below the minimum"):
+        loaded.run_frame(frame)
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Program, Machine, bytes]:
+    """Depthwise rows: the first, the two between, the last; then a pool whose second row combines with its first."""
+    net = Network(4, 6, 8)
+    x = net.convolution("input", 8, (3, 3), groups=8, padding=same(3))
+    graph = net.graph(x, net.max_pool(net.convolution(x, 8, (1, 1)), (2, 2), (2, 2)))
+    architecture = machine(8, 8, requantisers=8)
+    program = compile_graph(graph, architecture)
+    loaded = Machine(architecture)
+    loaded.load_weights(program.weights)
+    return program, loaded, random_frames(np.random.default_rng(0), graph, 1).tobytes()
+
+
+def test_pair_of_rows_runs(pair: tuple[Program, Machine, bytes]) -> None:
+    program, loaded, frame = pair
+    found = [(row["depthwise"], row["kernel_rows"], row["copy"]) for row in rows(program)]
+    assert found[:3] == [(1, 2, 0), (1, 4, 1), (1, 2, 0)]
+    loaded.load_program(list(program.instructions))
+    assert loaded.run_frame(frame) == loaded.run_frame(frame)
+
+
+WRONG_PAIRS = [
+    (1, {"copy_step": 1, "copy_start": 0, "copy_end": 9}, "copy pointer . is .*, outside 0..9"),
+    (0, {"copy_step": 0}, "copies into its own target row"),
+    (1, {"idle": 0, "kernel_rows": 1}, "idle 0 is below the minimum 1"),
+    (1, {"pool_first": 1, "pool_columns": 7, "columns": 8}, "from column 1 on, its kernel is 3 columns wide"),
+]
+
+
+@pytest.mark.parametrize("number, changes, message", WRONG_PAIRS)
+def test_wrong_pairs_are_named(
+    pair: tuple[Program, Machine, bytes], number: int, changes: dict[str, int], message: str
+) -> None:
+    program, loaded, frame = pair
+    loaded.load_program(patched(program, Opcode.ROW, number, **changes))
+    with pytest.raises(EmulationError, match=message):
         loaded.run_frame(frame)
 
 

@@ -117,7 +117,8 @@ DEPTHWISE_FIELDS = [
     ({"channel_words": 2}, "channel_words must be 1, not 2"),
     ({"hold_weight": 1}, "hold_weight and depthwise exclude each other"),
     ({"pool_window": 2}, "pool_window must be 1, not 2"),
-    ({"combine": 1}, "combine, copy and depthwise exclude each other"),
+    ({"combine": 1}, "combine and depthwise exclude each other"),
+    ({"copy": 1}, "depthwise with copy: 'test' is built without pairs of rows"),
     ({"pool_first": 3}, "the last of . maxima lies beyond the row"),
     ({"lead": 15}, "lead 15 is too long"),
     ({"groups": 2, "pool_first": 1}, "column 1 on are stored, . parameter words are loaded before"),
@@ -133,6 +134,22 @@ def test_wrong_depthwise_row_is_named(changes: dict[str, int], message: str) -> 
     changed[index] = (Opcode.ROW, changed[index][1] | changes)
     with pytest.raises(ProgramError, match=f"ROW .*({message})"):
         validate(assemble(changed), MACHINE)
+
+
+def test_depthwise_row_has_as_many_source_rows_as_two_rows_need() -> None:
+    machine = replace(MACHINE, lanes_out=8, requantisers=4)
+    net = Network(6, 6, 2)
+    net.convolution(net.convolution("input", 4, (1, 1)), 4, (3, 3), groups=4)
+    changed = pairs(compile_graph(net.graph(), machine).listing())
+    index = next(index for index, each in enumerate(changed) if each[1].get("depthwise") and each[1]["copy"])
+    for rows in (5, 6):
+        fields = changed[index][1] | {"kernel_rows": rows}
+        words = assemble([*changed[:index], (Opcode.ROW, fields), *changed[index + 1 :]])
+        if rows == 5:
+            validate(words, machine)
+        else:
+            with pytest.raises(ProgramError, match="ROW depthwise: kernel_rows 6 is above 5"):
+                validate(words, machine)
 
 
 def test_depthwise_row_needs_the_mode() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from random_graphs import ARRANGING, BLOCKS, Limits, graphs, random_frames
 
 from emberline.arch.architecture import Architecture
-from emberline.compiler.compile import compile_graph, plan_places
+from emberline.compiler.compile import WeightPlace, compile_graph, plan_network, plan_places
 from emberline.compiler.cuts import cut_channels
 from emberline.compiler.legalise import legalise
 from emberline.compiler.lower import lower
@@ -26,6 +26,8 @@ from emberline.model.network import run
 from emberline.zoo.synthetic import squeezenet_style
 
 MACHINE = Architecture("test", 8, 4, activation_depth_words=32768, weight_depth_words=16384, program_depth_words=16384)
+PAIRING = replace(MACHINE, name="pairing", lanes_out=8, requantisers=8)
+"""Computes depthwise rows two at a time."""
 LIMITS = Limits(
     max_size=14,
     max_blocks=5,
@@ -38,15 +40,26 @@ LIMITS = Limits(
 ORDERS = [Interleaving(band, apart) for band in (0, 1, 3) for apart in (False, True)]
 
 
+SEPARABLE = replace(LIMITS, blocks=("separable", "separable", "convolution", "max_pool", "parallel", "residual"))
+
+
 def lowered(graph: Graph) -> list[StepRows]:
     graph = legalise(graph)
     return lower(graph, *plan_places(graph, MACHINE), MACHINE)
 
 
-@given(graphs(LIMITS), st.sampled_from(ORDERS))
+def paired(graph: Graph) -> list[StepRows]:
+    """With depthwise rows in pairs."""
+    graph = legalise(graph)
+    return [step.pairs or step for step in lower(graph, *plan_places(graph, PAIRING), PAIRING)]
+
+
+STEPS = st.one_of(graphs(LIMITS).map(lowered), graphs(SEPARABLE).map(paired))
+
+
+@given(STEPS, st.sampled_from(ORDERS))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_interleaving_keeps_the_order_of_accesses_to_every_row(graph: Graph, how: Interleaving) -> None:
-    steps = lowered(graph)
+def test_interleaving_keeps_the_order_of_accesses_to_every_row(steps: list[StepRows], how: Interleaving) -> None:
     order = interleave(steps, how)
     plain = [operation for step in steps for operation in step.operations]
     assert {id(each) for each in order} == {id(each) for each in plain} and len(order) == len(plain)
@@ -66,10 +79,10 @@ def _histories(operations: list[RowOperation]) -> dict[tuple[Storage, int], list
     return histories
 
 
-@given(graphs(LIMITS), st.sampled_from(ORDERS))
+@given(STEPS, st.sampled_from(ORDERS))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_rings_keep_every_row_until_its_last_reader(graph: Graph, how: Interleaving) -> None:
-    order = interleave(lowered(graph), how)
+def test_rings_keep_every_row_until_its_last_reader(steps: list[StepRows], how: Interleaving) -> None:
+    order = interleave(steps, how)
     for storage, lives in row_lives(order).items():
         ring = lives.least_ring()
         assert 1 <= ring <= storage.height
@@ -79,15 +92,19 @@ def test_rings_keep_every_row_until_its_last_reader(graph: Graph, how: Interleav
                 assert lives.born[other] > lives.dies[row], (storage.name, row, other)
 
 
-@given(graphs(LIMITS), st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_programs_of_little_memory_compute_the_same(graph: Graph, seed: int) -> None:
+@given(
+    st.one_of(st.tuples(graphs(LIMITS), st.just(MACHINE)), st.tuples(graphs(SEPARABLE), st.just(PAIRING))),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_programs_of_little_memory_compute_the_same(case: tuple[Graph, Architecture], seed: int) -> None:
     """Half of the memory as often as a schedule is found: its emulation refuses a row that is read too late."""
+    graph, plenty = case
     frames = random_frames(np.random.default_rng(seed), graph, 2)
     expected = run(graph, frames, keep=True)
-    depth = MACHINE.activation_depth_words
+    depth = plenty.activation_depth_words
     while depth >= 16:
-        machine = replace(MACHINE, activation_depth_words=depth)
+        machine = replace(plenty, activation_depth_words=depth)
         try:
             program = compile_graph(graph, machine)
         except CompileError:
@@ -116,6 +133,45 @@ def test_less_memory_costs_few_cycles() -> None:
     short = compile_graph(graph, replace(MACHINE, activation_depth_words=512))
     assert len(plenty.memory) == len(short.memory)
     assert plenty.predicted_cycles <= short.predicted_cycles < 1.05 * plenty.predicted_cycles
+
+
+def separable_stack() -> Graph:
+    net = Network(20, 16, 8)
+    x = "input"
+    for _ in range(2):
+        x = net.convolution(net.convolution(x, 32, (1, 1)), 32, (3, 3), groups=32, padding=same(3))
+        x = net.convolution(x, 8, (1, 1))
+    net.average_pool(x, (20, 16))
+    return net.graph()
+
+
+def test_depthwise_rows_come_in_pairs_where_the_memory_has_room() -> None:
+    """Layer by layer, and in rings; values stay the same."""
+    graph = separable_stack()
+    single = compile_graph(graph, replace(PAIRING, depthwise_columns=5)).predicted_cycles
+    frames = random_frames(np.random.default_rng(1), graph, 2)
+    expected = run(graph, frames)
+    cycles = []
+    for words in (PAIRING.activation_depth_words, 1000, 850):
+        machine = replace(PAIRING, activation_depth_words=words)
+        operations = plan_network(graph, machine).schedule.operations
+        assert [each.computes_pair for each in operations if each.depthwise].count(True) == 18
+        program = compile_graph(graph, machine)
+        cycles.append(program.predicted_cycles)
+        emulator = Emulator(machine)
+        emulator.load(program)
+        for number, frame in enumerate(frames):
+            for name, values in emulator.run(frame).results.items():
+                np.testing.assert_array_equal(values, expected[name][number], err_msg=name)
+    assert cycles[0] <= cycles[1] < cycles[2] < single
+
+
+@pytest.mark.parametrize("word_cycles, in_pairs", [(8, True), (1024, False)])
+def test_fetched_weights_decide_about_pairs(word_cycles: int, in_pairs: bool) -> None:
+    """They take a word more for each word of channels: too long from a slow flash."""
+    machine = replace(PAIRING, weight_word_cycles=word_cycles)
+    operations = plan_network(separable_stack(), machine, WeightPlace.FLASH).schedule.operations
+    assert any(each.computes_pair for each in operations) == in_pairs
 
 
 def test_what_is_missing_is_said_with_the_layer_that_decides() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from command_line import invoke
 from graph_cases import Network, same
 from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from random_graphs import BLOCKS, Limits, graphs, random_frames
 
 from emberline.arch.architecture import Architecture
@@ -26,6 +28,8 @@ from emberline.zoo.synthetic import squeezenet_style
 
 SMALL = Architecture("test", 8, 4, activation_depth_words=256, weight_depth_words=4096, program_depth_words=16384)
 LIMITS = Limits(max_size=14, max_blocks=4, dilation=True, depthwise=True, blocks=BLOCKS)
+PAIRING = replace(SMALL, lanes_out=8, requantisers=8, activation_depth_words=512)
+SEPARABLE = replace(LIMITS, blocks=("separable", "separable", "convolution"))
 
 
 class Watched(Machine):
@@ -41,15 +45,18 @@ class Watched(Machine):
         self.changed.append((instruction.address, np.flatnonzero((before != self._groups).any(axis=1))))
 
 
-@given(graphs(LIMITS))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_rows_write_only_what_the_trace_says_in_all_predicted_cycles(graph: Graph) -> None:
+@given(
+    st.one_of(st.tuples(graphs(LIMITS), st.just(SMALL)), st.tuples(graphs(SEPARABLE), st.just(PAIRING))),
+)
+@settings(max_examples=35, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_rows_write_only_what_the_trace_says_in_all_predicted_cycles(case: tuple[Graph, Architecture]) -> None:
+    graph, architecture = case
     try:
-        program = compile_graph(graph, SMALL)
+        program = compile_graph(graph, architecture)
     except CompileError:
         assume(False)
-    rows = list(trace(program.instructions, SMALL))
-    machine = Watched(SMALL)
+    rows = list(trace(program.instructions, architecture))
+    machine = Watched(architecture)
     machine.load_weights(program.weights)
     machine.load_program(list(program.instructions))
     machine.run_frame(pack_frame(program, random_frames(np.random.default_rng(1), graph, 1)[0]))

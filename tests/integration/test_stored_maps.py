@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from graph_cases import Network, same
 from random_graphs import Limits, random_frames, random_graph
 
 from emberline.arch.architecture import Architecture
@@ -19,7 +20,7 @@ from emberline.driver.targets import Target
 from emberline.errors import SimulationError, VerificationError
 from emberline.model import network
 from emberline.model.graph import Graph
-from emberline.model.recorder import RowWrites, split_writes
+from emberline.model.recorder import Recorder, RowWrites, split_writes
 from emberline.simulation.board import SimulatedBoard, simulate_architecture
 
 ARCHITECTURE = Architecture("maps-test", 8, 4, 2048, 1024, 1024, 1)
@@ -104,6 +105,30 @@ def test_a_network_is_run_and_checked_frame_by_frame(architecture: Architecture,
     for name, codes in stored.items():
         if codes is not None:
             np.testing.assert_array_equal(codes, expected[name][-1], err_msg=name)
+
+
+def test_rows_of_a_pair_are_both_checked() -> None:
+    """By the emulator's own writes, of which one of the second row is changed then."""
+    pairing = replace(ARCHITECTURE, name="pairing-maps-test", lanes_out=8, requantisers=8)
+    net = Network(6, 7, 12)
+    net.convolution(net.convolution("input", 12, groups=12, padding=same(3)), 8, (1, 1))
+    graph = net.graph()
+    frame = random_frames(np.random.default_rng(4), graph, 1)[0]
+    plan = plan_network(graph, pairing)
+    program = compile_plan(graph, plan, pairing)
+    rows = Recorder(program).record(frame)
+    addresses, groups = (np.concatenate([row[part] for row in rows]) for part in range(2))
+    compared = MapChecker(plan, program, StoredMaps())
+    assert compared.check(frame, addresses, groups) == len(addresses)
+    assert compared.found.maps["conv0"] == 6 * 7 * 12
+    operations = plan.schedule.operations
+    pair = next(index for index, operation in enumerate(operations) if operation.computes_pair)
+    first = sum(len(row[0]) for row in rows[:pair])
+    groups[first + len(rows[pair][0]) - 1, 0] ^= 1
+    with pytest.raises(
+        VerificationError, match=r"ROW 1 \(row 1\): map 'conv0', row 2, column 6, channel 8: .* emulator"
+    ):
+        MapChecker(plan, program, StoredMaps()).check(frame, addresses, groups)
 
 
 def test_a_compact_machine_is_refused() -> None:

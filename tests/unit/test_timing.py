@@ -22,8 +22,9 @@ def test_latencies_are_the_gatewares(architecture):
         for copy in (False, True):
             ours = accelerator.write_latency(architecture, add=add, copy=copy)
             assert timing.write_latency(architecture, add=add, copy=copy) == ours
-    ours = accelerator.write_latency(architecture, depthwise=True)
-    assert timing.write_latency(architecture, depthwise=True) == ours
+    for pair in {False, architecture.pairs_rows}:
+        ours = accelerator.write_latency(architecture, copy=pair, depthwise=True)
+        assert timing.write_latency(architecture, copy=pair, depthwise=True) == ours
     assert timing.depthwise_latency(architecture) == lane.depthwise_latency(architecture)
 
 

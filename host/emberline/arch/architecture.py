@@ -134,6 +134,12 @@ class Architecture:
         return self.weight_word_cycles > 0
 
     @property
+    def pairs_rows(self) -> bool:
+        """A depthwise ROW can compute two rows: there are lanes for both, and the requantisers take a column's results
+        of both in four cycles, the taps of two rows of a 3x3 kernel."""
+        return 0 < 2 * self.depthwise_columns <= self.lanes_out and self.lanes_in <= 2 * self.requantisers
+
+    @property
     def memory_words(self) -> int:
         """Words of ``lanes_in`` bytes of all activations and weights."""
         return self.activation_depth_words + self.lanes_out * self.weight_depth_words

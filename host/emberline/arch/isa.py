@@ -54,6 +54,11 @@ whose weights are not zero; lane ``j`` holds its column ``kernel width - 1 - j``
             result = clamp(requantise(sums + bias) + target_zero)           # groups_per_word groups
             activation[target + word * groups_per_word + column * target_pixel_step ...] = result
 
+With ``copy``, on a machine that ``pairs_rows``, a depthwise ROW computes two rows: lane ``depthwise_columns + j`` has
+the column that lane ``j`` has and adds to a second result, requantised as the first, that goes to the copy pointer's
+row. ``kernel_rows`` then are the source rows of both, up to ``MAX_PAIR_ROWS``; weights are zero where a row of results
+does not need one.
+
 So every column that enters gives a result; ``pool`` with ``pool_window`` 1 stores those of whole windows:
 ``pool_first`` is the kernel width less 1, ``pool_stride`` the convolution's stride. Two things are saved from word to
 word: the last ``lead`` columns of each word lie behind the row, so that they are the padding left of the next one; and
@@ -102,6 +107,8 @@ MAX_POOL_WINDOW = 3
 """Columns of the widest maximum that is taken on the way into the buffer."""
 MAX_DEPTHWISE_ROWS = 3
 """Kernel rows of a depthwise ROW."""
+MAX_PAIR_ROWS = 5
+"""Source rows of a depthwise ROW that computes two rows: those of a 3x3 kernel with stride 2."""
 ADDRESS_WIDTH = 20
 """Bits of an activation address in groups."""
 
@@ -251,7 +258,7 @@ POOL = Layout(
         Field("pool_first", 4, doc="columns before the last of the first window: window - 1 - left padding"),
         Field("pool_columns", 12, doc="maxima of a row; only the last may reach beyond it"),
         Field("combine", 1, doc="the maximum with what the target holds is stored"),
-        Field("copy", 1, doc="the row's own maximum is also stored at the copy pointer's row"),
+        Field("copy", 1, doc="the row's own maximum, or a depthwise ROW's second row, goes to the copy pointer's row"),
     ),
 )
 """The words that follow a ROW whose ``pool`` is 1; ``add`` and ``pool`` exclude each other. The pointer fields lie

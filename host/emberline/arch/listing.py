@@ -13,6 +13,7 @@ from emberline.arch.isa import (
     LAYOUTS,
     LOOP_DEPTH,
     MAX_DEPTHWISE_ROWS,
+    MAX_PAIR_ROWS,
     MAX_POOL_WINDOW,
     NO_WAIT,
     POOL,
@@ -291,10 +292,11 @@ def _check_compact(f: dict[str, int], taps: int, architecture: Architecture) -> 
 
 def _check_depthwise(f: dict[str, int], architecture: Architecture) -> None:
     _require(architecture.depthwise_columns > 0, f"depthwise: '{architecture.name}' is built without this mode")
-    _require(
-        f["kernel_rows"] <= MAX_DEPTHWISE_ROWS,
-        f"depthwise: kernel_rows {f['kernel_rows']} is above {MAX_DEPTHWISE_ROWS}",
-    )
+    pair = bool(f["pool"] and f["copy"])
+    built = not pair or architecture.pairs_rows
+    _require(built, f"depthwise with copy: '{architecture.name}' is built without pairs of rows")
+    most = MAX_PAIR_ROWS if pair else MAX_DEPTHWISE_ROWS
+    _require(f["kernel_rows"] <= most, f"depthwise: kernel_rows {f['kernel_rows']} is above {most}")
     for name in ("kernel_columns", "channel_words"):
         _require(f[name] == 1, f"depthwise: {name} must be 1, not {f[name]}")
     for name in ("add", "hold_weight"):
@@ -307,7 +309,7 @@ def _check_depthwise(f: dict[str, int], architecture: Architecture) -> None:
     )
     if f["pool"]:
         _require(f["pool_window"] == 1, f"depthwise: pool_window must be 1, not {f['pool_window']}")
-        _require(not (f["combine"] or f["copy"]), "combine, copy and depthwise exclude each other")
+        _require(not f["combine"], "combine and depthwise exclude each other")
 
 
 def _check_pool(f: dict[str, int]) -> None:

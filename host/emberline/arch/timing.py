@@ -68,22 +68,28 @@ def sum_latency(architecture: Architecture) -> int:
 def depthwise_latency(architecture: Architecture) -> int:
     """Cycles from a depthwise tap at a lane to that lane's sum of the word's first group.
 
-    Multiply, fabric register, add along the lanes, accumulate, hand over; not earlier than an ordinary sum.
+    Multiply, fabric register, add along the lanes, accumulate, hand over; not earlier than an ordinary sum. Where a ROW
+    can compute two rows, those of the first wait so long that those of the second, whose lanes come later, follow them.
     """
-    return max(_PRODUCT + architecture.depthwise_columns + 2, sum_latency(architecture))
+    waits = max(0, architecture.depthwise_columns - _word_share(architecture)) if architecture.pairs_rows else 0
+    return max(_PRODUCT + architecture.depthwise_columns + waits + 2, sum_latency(architecture))
 
 
-def _word_share(architecture: Architecture) -> int:
-    """Cycles in which the requantisers take a depthwise word."""
-    return architecture.lanes_in // architecture.requantisers
+def _word_share(architecture: Architecture, pair: bool = False) -> int:
+    """Cycles in which the requantisers take a depthwise word, or those of two rows."""
+    return (1 + pair) * architecture.lanes_in // architecture.requantisers
 
 
-def depthwise_tail(architecture: Architecture) -> int:
-    """Cycles for which the lanes wait behind a depthwise ROW, so that no result overtakes its last ones."""
+def depthwise_tail(architecture: Architecture, pair: bool = False) -> int:
+    """Cycles for which the lanes wait behind a depthwise ROW, so that no result overtakes its last ones.
+
+    Parameters:
+        pair: the ROW computes two rows.
+    """
     share = architecture.lanes_out // architecture.requantisers
     following = 1 + architecture.parameter_words + share + sum_latency(architecture)
     gap = max(0, _ROW_GAP - share)
-    return max(0, depthwise_latency(architecture) + _word_share(architecture) + gap - following)
+    return max(0, depthwise_latency(architecture) + _word_share(architecture, pair) + gap - following)
 
 
 def addition_latency(architecture: Architecture) -> int:
@@ -106,18 +112,18 @@ def stages(architecture: Architecture) -> dict[str, int]:
 
 
 def write_latency(architecture: Architecture, *, add: bool = False, copy: bool = False, depthwise: bool = False) -> int:
-    """Cycles from a ROW's last tap to the write of its last group."""
+    """Cycles from a ROW's last tap to the write of its last group; a depthwise one with ``copy`` computes two rows."""
     extra = _MEET + addition_latency(architecture) - _COMBINER if add else 0
-    extra += _parameter_use(architecture) - sum_latency(architecture) if depthwise else 0
-    return sum(stages(architecture).values()) + extra + copy
+    extra += _parameter_use(architecture, copy) - sum_latency(architecture) if depthwise else copy
+    return sum(stages(architecture).values()) + extra
 
 
-def _parameter_use(architecture: Architecture) -> int:
+def _parameter_use(architecture: Architecture, pair: bool = False) -> int:
     """Cycles from a group's last tap at a lane to the last sum that uses its parameters."""
     if not architecture.depthwise_columns:
         return sum_latency(architecture)
     share = architecture.lanes_out // architecture.requantisers
-    return depthwise_latency(architecture) + _word_share(architecture) - share
+    return depthwise_latency(architecture) + _word_share(architecture, pair) - share
 
 
 def minimum_idle(
@@ -133,24 +139,27 @@ def minimum_idle(
     """The least ``idle`` of a ROW with ``taps`` taps in each of ``columns`` pixels.
 
     Four things need time from pixel to pixel: a requantiser takes ``lanes_out / requantisers`` cycles for a group, and
-    as many for each group of a depthwise word; the residual adder ``lanes_out / adders``; the activation buffer's
-    shared port one for each group that is written, copied, or read to be added or combined, every ``stride`` pixels of
-    a pooled ROW, and a copy always two; and a group's parameters, loaded every other group into the same registers,
-    must outlive the sums on their way, be they of this ROW or of a depthwise one before it.
+    as many for each group of a depthwise word, or two words' with ``copy``; the residual adder ``lanes_out / adders``;
+    the activation buffer's shared port one for each group that is written, copied, or read to be added or combined,
+    every ``stride`` pixels of a pooled ROW, and a copy always two; and a group's parameters, loaded every other group
+    into the same registers, must outlive the sums on their way, be they of this ROW or of a depthwise one before it.
     """
     if architecture.compact:
         return max(compact_timing.window_cycles(add), compact_timing.pixel_cycles(architecture, add) - taps)
-    if add:
+    if depthwise:  # the requantisers give no more groups than the port takes
+        shortest = _word_share(architecture, copy)
+    elif add:
         shortest = max(architecture.lanes_out // architecture.adders, 2)
     else:
         shortest = max(1 + copy, -(-(1 + copy + combine) // stride))
-    lanes = architecture.lanes_in if depthwise else architecture.lanes_out
-    pace = max(taps, lanes // architecture.requantisers, shortest)
+    pace = max(taps, architecture.lanes_out // architecture.requantisers, shortest)
     if depthwise:
-        group = _parameter_use(architecture)
+        # Read a cycle before the sum is there, and replaced at the end of the first tap behind the word in between
+        group = _parameter_use(architecture, copy) - 2
     else:
         # Behind a depthwise ROW its tail, and the two cycles of the hand-over, count too.
-        behind = _parameter_use(architecture) - depthwise_tail(architecture) - 2
+        rows = (False, True) if architecture.pairs_rows else (False,)
+        behind = max(_parameter_use(architecture, pair) - depthwise_tail(architecture, pair) - 2 for pair in rows)
         group = max(sum_latency(architecture), behind) - architecture.parameter_words
     return max(pace, -(-group // columns)) - taps
 
@@ -251,6 +260,10 @@ def _pixels(row: Mapping[str, int]) -> int:
     return row["groups"] * row["columns"] + row["lead"]
 
 
+def _tail(architecture: Architecture, row: Mapping[str, int]) -> int:
+    return depthwise_tail(architecture, bool(row.get("copy", 0))) if row["depthwise"] else 0
+
+
 @dataclass(frozen=True)
 class Spent:
     """Where cycles go; they sum to ``total``.
@@ -280,7 +293,7 @@ class Spent:
 def walked(architecture: Architecture, row: Mapping[str, int]) -> Spent:
     """The cycles that a ROW takes if it waits for nothing: ``row_cycles`` and the hand-over, with a depthwise tail."""
     taps, pixels = _taps(row), _pixels(row)
-    handover = 1 + (depthwise_tail(architecture) if row["depthwise"] else 0)
+    handover = 1 + _tail(architecture, row)
     return Spent(pixels * taps, pixels * row["idle"], _parameter_cycles(architecture, row), handover)
 
 
@@ -360,7 +373,7 @@ class FrameClock:
         last = end - _columns_after_last(row) * (row["idle"] + _taps(row)) + latency
         self._written = (self._written[1], last)
         self._walked = end
-        self._end = end + (depthwise_tail(self.architecture) if depthwise else 0)
+        self._end = end + _tail(self.architecture, row)
         self._request = taken + 1
         return spent
 

@@ -148,12 +148,13 @@ def plan_network(graph: Graph, architecture: Architecture, weights: WeightPlace 
 
 
 def _plan_fetched(graph: Graph, architecture: Architecture) -> NetworkPlan:
-    """The schedule with the fewest cycles over all sizes of pieces.
+    """The schedule with the fewest cycles over all sizes of pieces, with and without pairs of depthwise rows.
 
-    Small ones make room in the weight memory earlier; large ones leave layers whole, which then share rows with
-    others. Which is better depends on everything else.
+    Small pieces make room in the weight memory earlier; large ones leave layers whole, which then share rows with
+    others. Pairs take fewer cycles and more weights. Which is better depends on everything else.
     """
     supply = measure_supply(graph, architecture)
+    pairs = any(step.pairs is not None for step in lower(graph, *plan_places(graph, architecture), architecture))
     best: tuple[int, NetworkPlan] | None = None
     refusal: CompileError | None = None
     tried = []
@@ -162,14 +163,16 @@ def _plan_fetched(graph: Graph, architecture: Architecture) -> NetworkPlan:
         if pieces in tried:
             continue
         tried.append(pieces)
-        try:
-            plan = _plan_pieces(graph, architecture, supply, pieces)
-            cycles = predict(architecture, emit_plan(plan, place_weights(plan, architecture, 0), architecture).words)
-        except CompileError as error:
-            refusal = refusal or error
-            continue
-        if best is None or cycles.cycles < best[0]:
-            best = cycles.cycles, plan
+        for paired in (False, True) if pairs else (False,):
+            try:
+                plan = _plan_pieces(graph, architecture, supply, pieces, pairs=paired)
+                words = emit_plan(plan, place_weights(plan, architecture, 0), architecture).words
+            except CompileError as error:
+                refusal = refusal or error
+                continue
+            cycles = predict(architecture, words).cycles
+            if best is None or cycles < best[0]:
+                best = cycles, plan
     if best is None:
         assert refusal is not None
         raise refusal
@@ -181,7 +184,7 @@ def measure_supply(graph: Graph, architecture: Architecture) -> Supply:
     fetcher = Fetcher(architecture)
     steps, places = plan_places(graph, architecture)
     data = cycles = 0
-    for step in lower(graph, steps, places, architecture):
+    for step in lower(graph, steps, places, architecture, pairs=False):
         parts = weight_parts(list(step.operations), architecture)
         data += sum(len(part.data) for part in parts)
         cycles += fetcher.fetch(parts).cycles
@@ -189,13 +192,13 @@ def measure_supply(graph: Graph, architecture: Architecture) -> Supply:
 
 
 def _plan_pieces(
-    graph: Graph, architecture: Architecture, supply: Supply | None, pieces: dict[str, int]
+    graph: Graph, architecture: Architecture, supply: Supply | None, pieces: dict[str, int], *, pairs: bool = True
 ) -> NetworkPlan:
     """The schedule of a network whose layers are cut into ``pieces``, and into more where its memory demands it."""
     least: Needs | None = None
     while True:
         cut = cut_channels(graph, pieces, architecture.lanes_in)
-        found = plan_frame(cut, architecture, supply)
+        found = plan_frame(cut, architecture, supply, pairs=pairs)
         if isinstance(found, NetworkPlan):
             return found
         least = found if least is None or found.words < least.words else least
@@ -210,21 +213,30 @@ def _plan_pieces(
         pieces = smaller
 
 
-def plan_frame(graph: Graph, architecture: Architecture, supply: Supply | None) -> NetworkPlan | Needs:
+def plan_frame(
+    graph: Graph, architecture: Architecture, supply: Supply | None, *, pairs: bool = True
+) -> NetworkPlan | Needs:
     """The schedule of a network cut into pieces, for the way to store the frame that costs the fewest taps.
 
     A way that leaves no room for half a frame, so that little of it arrives while another one is computed, is only
     taken if none does. Where none has room, what the smallest frame needs.
+
+    Parameters:
+        pairs: depthwise rows may be computed two at a time, if the weights for that have room.
     """
     fitting: NetworkPlan | None = None
     least: Needs | None = None
     for packing in packings(graph, plan_places(graph, architecture)[0], architecture):
         steps, places = plan_places(graph, architecture, packing)
-        rows = lower(graph, steps, places, architecture)
+        rows = lower(graph, steps, places, architecture, pairs=pairs)
         check_compact(rows, architecture)
         if supply is None:
             try:
-                place_resident((each for step in rows for each in step.operations), architecture)
+                try:
+                    place_resident((each for step in rows for each in step.all_operations), architecture)
+                except WeightsDoNotFitError:
+                    rows = lower(graph, steps, places, architecture, pairs=False)
+                    place_resident((each for step in rows for each in step.all_operations), architecture)
             except CompileError:
                 if fitting is None and least is None:
                     raise

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.isa import MAX_DEPTHWISE_ROWS
+from emberline.arch.isa import MAX_DEPTHWISE_ROWS, MAX_PAIR_ROWS
 from emberline.arch.timing import minimum_idle
-from emberline.compiler.rows import Placement, Pooling, RowOperation, Weights
+from emberline.compiler.rows import Access, Placement, Pooling, RowOperation, Weights
 from emberline.compiler.weights import Run
 
 if TYPE_CHECKING:
@@ -21,11 +21,14 @@ _MAX_SKIPPED = 15
 """Columns before the first result of a word that the instruction can skip."""
 
 
-def plan_depthwise(window: Window, placements: Iterable[Placement], architecture: Architecture) -> Run | None:
+def plan_depthwise(
+    window: Window, placements: Iterable[Placement], architecture: Architecture, *, pairs: bool = True
+) -> Run | None:
     """The run of a convolution in depthwise mode; ``None`` where the mode cannot have it, or would be slower.
 
     Parameters:
         placements: of all maps: whole words are written, so nobody else may have what fills the last one.
+        pairs: its weights serve ROWs that compute two rows too, where those are faster.
     """
     channels, rows, columns, depth = window.kernel.values.shape
     if depth != 1 or window.kernel.groups != channels or rows > MAX_DEPTHWISE_ROWS:
@@ -45,7 +48,18 @@ def plan_depthwise(window: Window, placements: Iterable[Placement], architecture
     ordinary = window.columns * target.layout.groups * max(rows * columns, _pace(architecture.lanes_out, architecture))
     if plan_walk(window, rows, words, architecture).cycles > ordinary:
         return None
-    return Run(0, words * per_word, first, words, _spread(window, words, architecture), depthwise=True)
+    taps = pair_taps(window, words, architecture) if pairs else rows
+    return Run(0, words * per_word, first, words, _spread(window, words, taps, architecture), depthwise=True)
+
+
+def pair_taps(window: Window, words: int, architecture: Architecture) -> int:
+    """Source rows that two neighbouring rows of results need, or those of one where two at once are not faster."""
+    rows, stride = window.kernel.values.shape[1], window.stride[0]
+    taps = rows + stride
+    if not architecture.pairs_rows or window.dilation[0] != 1 or taps > MAX_PAIR_ROWS:
+        return rows
+    pair = plan_walk(window, taps, words, architecture, pair=True)
+    return taps if pair.cycles < 2 * plan_walk(window, rows, words, architecture).cycles else rows
 
 
 def entering_columns(window: Window) -> int:
@@ -69,8 +83,8 @@ class Walk:
     cycles: int
 
 
-def plan_walk(window: Window, rows: int, words: int, architecture: Architecture) -> Walk:
-    """The fastest walk of ``words`` words in a row with ``rows`` kernel rows."""
+def plan_walk(window: Window, rows: int, words: int, architecture: Architecture, *, pair: bool = False) -> Walk:
+    """The fastest walk of ``words`` words in a row with ``rows`` source rows, which give one row or a pair."""
     width, entering = window.kernel.values.shape[2], entering_columns(window)
     left = window.padding.left
     right = entering - left - window.width
@@ -81,15 +95,22 @@ def plan_walk(window: Window, rows: int, words: int, architecture: Architecture)
         if before and lead:
             break
         columns = entering - lead + before
-        pace = rows + minimum_idle(architecture, rows, columns, add=False, depthwise=True)
+        pace = rows + minimum_idle(architecture, rows, columns, add=False, copy=pair, depthwise=True)
         walks.append(Walk(lead, before, columns, (words * columns + lead) * pace))
     return min(walks, key=lambda walk: walk.cycles)
 
 
-def as_depthwise(operation: RowOperation, window: Window, architecture: Architecture) -> RowOperation:
-    """The row operation of a depthwise run, made from the one that has its kernel columns as taps."""
+def as_depthwise(
+    operation: RowOperation, window: Window, architecture: Architecture, *, pair: bool = False
+) -> RowOperation:
+    """The row operation of a depthwise run, made from the one that has its kernel columns as taps.
+
+    Parameters:
+        pair: it computes the next row too; ``kernel_rows`` are those of both.
+    """
     kernel_columns, words = window.kernel.values.shape[2], operation.channel_words
-    walk = plan_walk(window, operation.kernel_rows, words, architecture)
+    walk = plan_walk(window, operation.kernel_rows, words, architecture, pair=pair)
+    target = operation.target
     moved = walk.before - walk.lead
     return replace(
         operation,
@@ -102,9 +123,26 @@ def as_depthwise(operation: RowOperation, window: Window, architecture: Architec
         pad_words=operation.pad_words + moved * operation.tap_step,
         lead=walk.lead,
         first_tap=operation.first_tap // (kernel_columns * words),
-        copy=operation.target,
-        pooling=Pooling(1, window.stride[1], kernel_columns - 1 + moved, operation.columns, combine=0, copy=0),
+        copy=Access(target.storage, target.row + 1, target.words, target.groups),
+        pooling=Pooling(1, window.stride[1], kernel_columns - 1 + moved, operation.columns, combine=0, copy=int(pair)),
     )
+
+
+def pair_rows(
+    operations: Sequence[RowOperation], window: Window, architecture: Architecture
+) -> list[tuple[int, RowOperation]]:
+    """Operations for two rows each, with the index of the first one: of neighbours that have all their kernel rows.
+
+    Parameters:
+        operations: of all rows of a depthwise run from the top, as `as_depthwise` takes them.
+    """
+    rows = window.kernel.values.shape[1]
+    taps = operations[0].weights.words.shape[1]
+    whole = [index for index, each in enumerate(operations) if each.kernel_rows == rows] if taps > rows else []
+    return [
+        (index, as_depthwise(replace(operations[index], kernel_rows=taps), window, architecture, pair=True))
+        for index in whole[: len(whole) // 2 * 2 : 2]
+    ]
 
 
 def _pace(lanes: int, architecture: Architecture) -> int:
@@ -126,15 +164,21 @@ def _meets(placement: Placement, groups: range) -> bool:
     return bool(groups) and first < groups.stop and groups.start < first + placement.layout.groups
 
 
-def _spread(window: Window, words: int, architecture: Architecture) -> Weights:
-    """Weight words ``[words, kernel_rows, lanes_out, lanes_in]``: lane ``j`` has the kernel's ``j``-th last column.
+def _spread(window: Window, words: int, taps: int, architecture: Architecture) -> Weights:
+    """Weight words ``[words, taps, lanes_out, lanes_in]``: lane ``j`` has the kernel's ``j``-th last column.
 
+    With more taps than the kernel has rows, the lanes behind have it too, for the next row of results: ``stride`` taps
+    later. A ROW that computes one row uses the first taps, and what those lanes have is not looked at.
     Words that are all alike, as those of an average, are one.
     """
     values = window.kernel.values
     rows, columns = values.shape[1:3]
-    image = np.zeros((words, rows, architecture.lanes_out, architecture.lanes_in), np.int8)
+    image = np.zeros((words, taps, architecture.lanes_out, architecture.lanes_in), np.int8)
     for channel, position in enumerate(window.target.layout.positions):
         word, byte = divmod(position, architecture.lanes_in)
-        image[word, :, :columns, byte] = values[channel, :, ::-1, 0]
+        kernel = values[channel, :, ::-1, 0]
+        image[word, :rows, :columns, byte] = kernel
+        if taps > rows:
+            second = architecture.depthwise_columns
+            image[word, taps - rows :, second : second + columns, byte] = kernel
     return Weights(image[:1] if (image == image[:1]).all() else image)

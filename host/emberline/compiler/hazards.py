@@ -34,7 +34,7 @@ def plan_fences(schedule: Schedule, architecture: Architecture) -> None:
 
 def needs_fence(earlier: RowOperation, operation: RowOperation, architecture: Architecture) -> bool:
     """Whether ``operation``, which follows ``earlier``, must wait until that has written everything."""
-    if (operation.addition is None) != (earlier.addition is None):
+    if (operation.addition is None) != (earlier.addition is None) or starves(earlier, operation):
         return True
     reads, writes = read_ranges(operation, architecture), write_ranges(earlier, architecture)
     if any(overlap(read, write) for read in reads for write in writes):
@@ -50,6 +50,11 @@ def needs_fence(earlier: RowOperation, operation: RowOperation, architecture: Ar
         return True
     rows = pooled_row(earlier, architecture), pooled_row(operation, architecture)
     return not combines_in_flight(architecture, *rows, copied=touched[0] > 0)
+
+
+def starves(earlier: RowOperation, operation: RowOperation) -> bool:
+    """Whether ``operation`` combines with its target, and ``earlier`` may leave it no cycle to read that."""
+    return operation.pooling is not None and bool(operation.pooling.combine) and earlier.computes_pair
 
 
 def _stored(operation: RowOperation) -> tuple[int, int, int]:

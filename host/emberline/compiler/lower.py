@@ -9,7 +9,7 @@ import numpy as np
 
 from emberline.arch.architecture import Architecture
 from emberline.compiler.checks import refuse
-from emberline.compiler.depthwise import as_depthwise, plan_depthwise
+from emberline.compiler.depthwise import as_depthwise, pair_rows, plan_depthwise
 from emberline.compiler.division import divide_by
 from emberline.compiler.packing import FramePacking
 from emberline.compiler.placement import Places
@@ -121,12 +121,18 @@ def _aim_copies(placings: list[Placing]) -> list[Placing]:
     return aimed[::-1]
 
 
-def lower(graph: Graph, steps: list[Step], places: Places, architecture: Architecture) -> list[StepRows]:
-    """The row operations of every step, the rows of each from the top."""
+def lower(
+    graph: Graph, steps: list[Step], places: Places, architecture: Architecture, *, pairs: bool = True
+) -> list[StepRows]:
+    """The row operations of every step, the rows of each from the top.
+
+    Parameters:
+        pairs: depthwise rows two at a time too, where that is faster; it takes more weight words.
+    """
     lowered = []
     for index, step in enumerate(steps):
         window = describe_window(graph, step, places, architecture)
-        lowered.append(_StepLowering(graph, step, index, window, places, architecture).lower())
+        lowered.append(_StepLowering(graph, step, index, window, places, architecture, pairs).lower())
     return lowered
 
 
@@ -230,14 +236,21 @@ class _StepLowering:
     """The row operations of one step; variants of parameters are made once and shared by rows."""
 
     def __init__(
-        self, graph: Graph, step: Step, index: int, window: Window, places: Places, architecture: Architecture
+        self,
+        graph: Graph,
+        step: Step,
+        index: int,
+        window: Window,
+        places: Places,
+        architecture: Architecture,
+        pairs: bool,
     ) -> None:
         self.graph, self.step, self.index, self.window = graph, step, index, window
         self.architecture = architecture
         depthwise = None
         plain = isinstance(step.layer, Convolution) or self._averages_words()
         if plain and step.addition is None and step.pool is None:
-            depthwise = plan_depthwise(window, places.placements.values(), architecture)
+            depthwise = plan_depthwise(window, places.placements.values(), architecture, pairs=pairs)
         self.spread = step.layer.factor[1] if isinstance(step.layer, Upsample) else 1
         self.runs = [depthwise] if depthwise else plan_runs(window.kernel, window.target.layout, architecture)
         self.addition = _addition(graph, step)
@@ -264,10 +277,22 @@ class _StepLowering:
             rows = [tuple(_write_from(each, x) for x in range(self.spread) for each in row) for row in rows]
             return StepRows(self.index, self.step.name, tuple(rows), Fraction(1, self.step.layer.factor[0]), 1)
         if pool is None:
-            return StepRows(self.index, self.step.name, tuple(rows), pitch, 1)
+            return StepRows(self.index, self.step.name, tuple(rows), pitch, 1, self._pairs(rows))
         (height, _), (stride, _) = pool.window, pool.stride
         computed = stride if shares_rows(pool) else height
         return StepRows(self.index, self.step.name, tuple(rows), pitch * stride, computed)
+
+    def _pairs(self, rows: list[tuple[RowOperation, ...]]) -> StepRows | None:
+        """The step with the rows of a depthwise run two at a time."""
+        if not self.runs[0].depthwise:
+            return None
+        part = self._column_ranges()[0]
+        operations = [self._ordinary_operation(placing, 0, part) for placing in self._placings()]
+        pairs = dict(pair_rows(operations, self.window, self.architecture))
+        if not pairs:
+            return None
+        joined = [(pairs[row],) if row in pairs else rows[row] for row in range(len(rows)) if row - 1 not in pairs]
+        return StepRows(self.index, self.step.name, tuple(joined), self.window.stride[0], Fraction(1, 2))
 
     def _placings(self) -> list[Placing]:
         layer = self.step.layer

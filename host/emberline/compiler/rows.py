@@ -210,6 +210,11 @@ class RowOperation:
         return self.kernel_rows * self.kernel_columns * self.channel_words
 
     @property
+    def computes_pair(self) -> bool:
+        """In depthwise mode, two rows at once: the second one is the copy's."""
+        return self.depthwise and self.pooling is not None and bool(self.pooling.copy)
+
+    @property
     def stored_columns(self) -> int:
         """Pixels that are written."""
         return self.columns if self.pooling is None else self.pooling.pool_columns
@@ -238,17 +243,26 @@ class StepRows:
         rows: the operations of every computed row: they follow each other in any schedule.
         source_pitch: source rows from one target row to the next.
         rows_per_target: computed rows for each target row.
+        pairs: another way to compute the same, in fewer cycles: most depthwise ROWs of two target rows each.
     """
 
     step: int
     name: str
     rows: tuple[tuple[RowOperation, ...], ...]
     source_pitch: int | Fraction
-    rows_per_target: int
+    rows_per_target: int | Fraction
+    pairs: StepRows | None = None
 
     @property
     def operations(self) -> Iterator[RowOperation]:
         return (operation for row in self.rows for operation in row)
+
+    @property
+    def all_operations(self) -> Iterator[RowOperation]:
+        """Of both ways; they share their weights and parameters."""
+        yield from self.operations
+        if self.pairs is not None:
+            yield from self.pairs.operations
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ class Machine:
         self._rows: dict[int, RowArithmetic] = {}
         self._writer = np.full(architecture.activation_depth_groups, -ROWS_IN_FLIGHT - 1, np.int64)
         self._sequence = self._landed = self._last_add = 0
+        self._last_is_pair = False
         self._last_pool: tuple[PooledRow, _Places, _Places | None] | None = None
         self._result_is_free = False
         self._flash = Flash(b"", 0)
@@ -280,6 +281,11 @@ class Machine:
             "needs a fence, as the ROW before it " + ("has no" if f["add"] else "has a") + " residual addition",
         )
         self._last_add = f["add"]
+        self._require(
+            not (f["pool"] and f["combine"] and self._last_is_pair) or self._landed == self._sequence,
+            "combines, and needs a fence, as the ROW before it writes two rows in all cycles",
+        )
+        self._last_is_pair = bool(f["depthwise"] and f["pool"] and f["copy"])
         if self.architecture.streams:
             self._check_loaded(f, arithmetic)
         source, target = self._take(f, "source"), self._take(f, "target")
@@ -288,11 +294,7 @@ class Machine:
         values = arithmetic.convolve(self.activations, rows)
         targets = self._pixels(f, target, arithmetic.target_offsets, "target")
         self._check_write(f, target, target + arithmetic.target_span, ring)
-        for row in rows:
-            source_groups = row * self.architecture.groups_per_word + arithmetic.read_groups
-            clear = len(source_groups) == 0 or source_groups[-1] < target or targets[-1, -1] < source_groups[0]
-            clear = clear or not np.isin(targets, source_groups).any()
-            self._require(clear, f"writes into its own source row at group {target}")
+        self._check_own_source(rows, arithmetic, targets)
         if f["add"]:
             operands = self._pixels(f, residual, arithmetic.residual_offsets, "residual")
             self._check_in_flight(operands, "residual")
@@ -300,11 +302,18 @@ class Machine:
             self._require(same or not np.isin(targets, operands).any(), "overwrites part of its residual row")
             values = arithmetic.add(values, self._groups[operands])
         if f["pool"]:
-            values = self._pool(f, arithmetic, values, targets, ring)
+            values = self._pool(f, arithmetic, values, rows, targets, ring)
         else:
             self._last_pool = None
         self._write(targets, values)
         self._sequence += 1
+
+    def _check_own_source(self, rows: list[int], arithmetic: RowArithmetic, targets: _Places) -> None:
+        for row in rows:
+            source = row * self.architecture.groups_per_word + arithmetic.read_groups
+            clear = len(source) == 0 or source[-1] < targets[0, 0] or targets[-1, -1] < source[0]
+            clear = clear or not np.isin(targets, source).any()
+            self._require(clear, f"writes into its own source row at group {targets[0, 0]}")
 
     def _write(self, places: _Places, values: NDArray[np.int8]) -> None:
         """Store groups of the current ROW, ``[..., lanes_out]``."""
@@ -316,18 +325,25 @@ class Machine:
         f: Fields,
         arithmetic: RowArithmetic,
         results: NDArray[np.int8],
+        rows: list[int],
         targets: NDArray[np.int64],
         ring: _FrameRing,
     ) -> NDArray[np.int8]:
-        """What a pooled ROW writes to its target; its own maxima also go to the copy's row."""
-        peaks = arithmetic.pool(results)
+        """What a pooled ROW writes to its target; its own maxima, or its second row, also go to the copy's row."""
+        peaks = copied = arithmetic.pool(results)
         copy = self._take(f, "copy")
         copies = None
         if f["copy"]:
             copies = self._pixels(f, copy, arithmetic.target_offsets, "copy")
             self._check_write(f, copy, copy + arithmetic.target_span, ring)
             self._require(not np.isin(copies, targets).any(), "copies into its own target row")
-            self._write(copies, peaks)
+            if isinstance(arithmetic, DepthwiseArithmetic):
+                self._check_own_source(rows, arithmetic, copies)
+                copied = arithmetic.pool(arithmetic.convolve_second(self.activations, rows))
+            self._write(copies, copied)
+        if f["depthwise"]:
+            self._last_pool = None
+            return peaks
         names = ("idle", "columns", "groups", "pool_first", "pool_stride", "pool_columns")
         row = PooledRow(arithmetic.taps, **{name: f[name] for name in names}, copy=bool(f["copy"]))
         if f["combine"]:

@@ -248,11 +248,15 @@ class Accelerator(wiring.Component):
             threshold.eq((row.source_end - row.row_step) >> group_bits),
         ]
         words = architecture.parameter_words
+        self._pair = Signal(name="pair")
+        if architecture.pairs_rows:
+            m.d.comb += self._pair.eq(row.depthwise & row.pool & self._sequencer.o_pool.copy)
         resolved = {
             "parameters": Mux(row.depthwise, architecture.groups_per_word * words - 2, words - 2),
             "never_idle": row.idle == 0,
             "leads": row.lead != 0,
-            "lane_rows": Mux(row.depthwise, row.kernel_rows[:2], 0),
+            "lane_rows": Mux(row.depthwise, row.kernel_rows[:3], 0),
+            "pair": self._pair,
             "source": self._sequencer.o_source >> group_bits,
             "source_wraps": (self._sequencer.o_source >> group_bits) >= threshold,
             "row_step": row.row_step >> group_bits,
@@ -277,16 +281,26 @@ class Accelerator(wiring.Component):
             self._architecture.lanes_out, rate=self._architecture.adders, family=self._architecture.family
         )
         self._reader = reader = ResidualReader(self._architecture)
-        self._pooler = pooler = Pooler(self._architecture.lanes_out, self._architecture.groups_per_word)
+        word_groups = self._architecture.groups_per_word
+        self._pooler = pooler = Pooler(self._architecture.lanes_out, word_groups * (1 + self._architecture.pairs_rows))
         self._adds, self._combines = Signal(CONTEXT_COUNT), Signal(CONTEXT_COUNT)
         self._requantiser_settings = Signal(data.ArrayLayout(requantiser.SETTINGS, CONTEXT_COUNT), reset_less=True)
         targets = Signal.like(writer.settings, reset_less=True)
         additions = Signal.like(adder.settings, reset_less=True)
         pools = Signal.like(pooler.settings, reset_less=True)
         m.d.comb += [writer.settings.eq(targets), adder.settings.eq(additions), pooler.settings.eq(pools)]
-        extra_groups = Mux(row.depthwise, self._architecture.groups_per_word - 1, 0)
         # A ROW has been there for some cycles when it is taken.
         stored_columns = Signal(12, reset_less=True)
+        column_groups = Signal(4, reset_less=True)
+        copy_distance, pixel_step = (
+            Signal(ADDRESS_WIDTH, name=name, reset_less=True) for name in ("copy_distance", "pixel_step")
+        )
+        single, double = word_groups - 1, 2 * word_groups - 1
+        m.d.sync += [
+            column_groups.eq(Mux(row.depthwise, Mux(self._pair, double, single), 0)),
+            copy_distance.eq(sequencer.o_third - sequencer.o_target),
+            pixel_step.eq(row.target_pixel_step - Mux(row.depthwise, single, 0)),
+        ]
         reading = Signal.like(reader.i_settings, reset_less=True)
         m.d.sync += [
             stored_columns.eq(Mux(row.pool, pool.pool_columns, row.columns)),
@@ -305,7 +319,7 @@ class Accelerator(wiring.Component):
                     *[self._requantiser_settings[index][name].eq(row[name]) for name, _ in requantiser.SETTINGS],
                     pools[index].single.eq(row.columns == 1),
                     pools[index].columns.eq(row.columns - 3),
-                    pools[index].depthwise.eq(row.depthwise),
+                    pools[index].column_groups.eq(column_groups),
                     pools[index].window.eq(Mux(row.pool, pool.pool_window - 1, 0)),
                     pools[index].stride.eq(Mux(row.pool, pool.pool_stride - 2, -1)),
                     pools[index].first.eq(Mux(row.pool, pool.pool_first - 1, -1)),
@@ -314,12 +328,15 @@ class Accelerator(wiring.Component):
             with m.If(second):
                 m.d.sync += [
                     targets[index].target.eq(sequencer.o_target),
-                    targets[index].target_pixel_step.eq(row.target_pixel_step - extra_groups),
+                    targets[index].target_pixel_step.eq(pixel_step - Mux(self._pair, copy_distance, 0)),
                     targets[index].depthwise.eq(row.depthwise),
+                    targets[index].column_groups.eq(column_groups),
+                    targets[index].pair.eq(self._pair),
+                    targets[index].second_step.eq(copy_distance - single),
                     targets[index].columns.eq(stored_columns - 2),
                     targets[index].groups.eq(row.groups - 2),
-                    targets[index].copy.eq(row.pool & pool.copy),
-                    targets[index].copy_distance.eq(sequencer.o_third - sequencer.o_target),
+                    targets[index].copy.eq(row.pool & pool.copy & ~row.depthwise),
+                    targets[index].copy_distance.eq(copy_distance),
                 ]
             addition = Cat(
                 row.target_zero if name == "result_zero" else add[name] for name, _ in residual_adder.SETTINGS
@@ -389,6 +406,7 @@ class Accelerator(wiring.Component):
             m.d.sync += [write.chunk.eq(0), Cat(write.lane, write.address).eq(address)]
 
         self._lanes = []
+        undelayed = activation
         for index in range(architecture.lanes_out):
             unit = Lane(architecture, index)
             m.submodules[f"lane_{index}"] = unit
@@ -400,18 +418,22 @@ class Accelerator(wiring.Component):
             ]
             write, weight_address = unit.o_write, unit.o_address
             control, activation = unit.o_control, unit.o_activation
+            if "i_undelayed" in unit.signature.members:
+                m.d.comb += unit.i_undelayed.eq(undelayed)
+            if "o_undelayed" in unit.signature.members:
+                undelayed = unit.o_undelayed
             self._lanes.append(unit)
         if architecture.depthwise_columns:
             self._build_depthwise(m, first_control)
 
     def _build_depthwise(self, m: Module, control: data.View) -> None:
-        """Column products from the first lanes, complete sums to all of them."""
+        """Column products from the lanes that take part, complete sums to all of them."""
         architecture = self._architecture
         unit = DepthwiseSums(architecture, lane.sum_latency(architecture))
         m.submodules.depthwise = unit
         m.d.comb += unit.i_control.eq(control)
-        for index in range(architecture.depthwise_columns):
-            m.d.comb += unit.i_products[index].eq(self._lanes[index].o_products)
+        for index, products in enumerate(unit.i_products):
+            m.d.comb += products.eq(self._lanes[index].o_products)
         share = architecture.lanes_out // architecture.requantisers
         for index, each in enumerate(self._lanes):
             m.d.comb += each.i_sum.eq(unit.o_sums[index // share])
@@ -511,13 +533,17 @@ class Accelerator(wiring.Component):
 
 
 def write_latency(architecture: Architecture, *, add: bool = False, copy: bool = False, depthwise: bool = False) -> int:
-    """Cycles from a ROW's last tap in the issuer to the write of its last group: the sum of the stages above."""
+    """Cycles from a ROW's last tap in the issuer to the write of its last group: the sum of the stages above.
+
+    A depthwise ROW with ``copy`` computes two rows.
+    """
     sums = lane.sum_latency(architecture)
     if depthwise:
-        others = (architecture.groups_per_word - 1) * architecture.lanes_out // architecture.requantisers
+        others = (1 + copy) * architecture.groups_per_word - 1
+        others = others * architecture.lanes_out // architecture.requantisers
         sums = lane.depthwise_latency(architecture) + others
     array = row_issuer.LATENCY + activation_buffer.READ_LATENCY + 1 + architecture.lanes_out - 1
     result = sums + requantiser.LATENCY + pooling.LATENCY
     addition = MEET_LATENCY + residual_adder.latency(architecture.lanes_out, architecture.adders)
     last = (addition if add else COMBINE_LATENCY) + 1
-    return array + result + last + result_writer.LATENCY + copy
+    return array + result + last + result_writer.LATENCY + (copy and not depthwise)

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.isa import MAX_DEPTHWISE_ROWS, PARAMETERS
+from emberline.arch.isa import MAX_DEPTHWISE_ROWS, MAX_PAIR_ROWS, PARAMETERS
 from emberline.gateware import depthwise, multiplier
 from emberline.gateware.lane_control import CHUNK_WIDTH, CONTROL, PRODUCT_LATENCY, WEIGHT_LATENCY, weight_write_layout
 from emberline.gateware.structures import copies, delayed, memory_output, structure, tree_sum
@@ -20,7 +20,7 @@ SUM_WIDTH = 32
 _PARAMETER_SET = data.StructLayout({"bank": 1, "group": 3})
 """Which parameters a sum is requantised with."""
 
-_HISTORY_COPIES = 8
+_HISTORY_COPIES = 16
 """Registers that steer the words of earlier columns, each for its share of a word."""
 
 
@@ -43,6 +43,8 @@ class Lane(wiring.Component):
 
     In depthwise ROWs the lanes below ``depthwise_columns`` pass a word on only ``rows`` taps later, a column of the
     kernel, and hand their products to `DepthwiseSums`. Every lane's results come back from there as complete sums.
+    Where a ROW can compute two rows, as many lanes behind them do the same: the first of these gets the words at once,
+    as the undelayed ones go along the lanes before it too.
 
     Parameters: ``architecture``; ``index``, the lane's position, 0 to ``lanes_out - 1``.
 
@@ -50,8 +52,10 @@ class Lane(wiring.Component):
         i_write, o_write: a write into the weight memories, and the same for the next lane.
         i_address, i_control, o_address, o_control: weight word to read and what to do with it.
         i_activation, o_activation: ``lanes_in`` int8 channels, channel 0 in the low byte.
-        o_products: of the lanes below ``depthwise_columns``. i_sum: a depthwise sum, ``depthwise_latency - 1`` cycles
-            after its last tap, the next group's ``lanes_out / requantisers`` cycles later.
+        i_undelayed, o_undelayed: what arrives at the first lane, for the first one of the second row.
+        o_products: of the lanes that take part in depthwise ROWs. i_sum: a depthwise sum, ``depthwise_latency - 1``
+            cycles after its last tap, the next group's ``lanes_out / requantisers`` cycles later, the second row's
+            behind those of the first.
         o_valid: for one cycle, ``o_sum`` is complete, ``sum_latency`` cycles after its last activation word.
         o_sum: int32. ``o_parameters``: its requantisation parameters. ``o_context``: its instruction.
 
@@ -66,9 +70,14 @@ class Lane(wiring.Component):
         word_width = 8 * architecture.lanes_in
         write = weight_write_layout(architecture)
         products = data.ArrayLayout(signed(depthwise.PRODUCT_WIDTH), architecture.lanes_in)
-        self._multiplies_columns = index < architecture.depthwise_columns
+        columns, pairs = architecture.depthwise_columns, architecture.pairs_rows
+        self._multiplies_columns = index < columns * (1 + pairs)
+        self._has_undelayed = pairs and index < columns
+        self._has_history = self._multiplies_columns and index % columns < columns - 1
         super().__init__(
             {
+                **({"i_undelayed": In(word_width)} if self._has_undelayed else {}),
+                **({"o_undelayed": Out(word_width)} if self._has_undelayed and self._has_history else {}),
                 **({"o_products": Out(products)} if self._multiplies_columns else {}),
                 "i_sum": In(signed(depthwise.sum_width(architecture))),
                 "i_write": In(write),
@@ -95,6 +104,8 @@ class Lane(wiring.Component):
         control = Signal(CONTROL, name="control")
         m.d.comb += Cat(control).eq(delayed(m, self.i_control.as_value(), WEIGHT_LATENCY, name="control", reset=True))
         m.d.comb += self.o_activation.eq(delayed(m, self._word_to_forward(m), 1, name="next_activation"))
+        if self._has_undelayed and self._has_history:
+            m.d.comb += self.o_undelayed.eq(delayed(m, self.i_undelayed, 1, name="next_undelayed"))
         total = self._products(m, weights)
         self._accumulate(m, control, total)
         self._hold_parameters(m, control, weights)
@@ -130,8 +141,8 @@ class Lane(wiring.Component):
     def _word_to_forward(self, m: Module) -> Value:
         """This word, or that of a column of a depthwise kernel before it: ``rows`` taps ago."""
         architecture = self._architecture
-        if self._index >= architecture.depthwise_columns - 1:
-            return self.i_activation
+        if not self._has_history:
+            return self.i_undelayed if self._has_undelayed else self.i_activation
         early = Cat(self.i_control.tap, self.i_control.rows)
         early = delayed(m, early, WEIGHT_LATENCY - 1, name="history")
         controls = copies(m, early, _HISTORY_COPIES, family=architecture.family, name="history")
@@ -139,7 +150,7 @@ class Lane(wiring.Component):
         forwarded: list[Value] = []
         for index, control in enumerate(controls):
             words = [self.i_activation[index * share : min(8 * architecture.lanes_in, (index + 1) * share)]]
-            for age in range(1, MAX_DEPTHWISE_ROWS + 1):
+            for age in range(1, (MAX_PAIR_ROWS if architecture.pairs_rows else MAX_DEPTHWISE_ROWS) + 1):
                 past = Signal.like(words[-1], name=f"past_{age}_{index}", reset_less=True)
                 with m.If(control[0]):
                     m.d.sync += past.eq(words[-1])
@@ -195,18 +206,20 @@ class Lane(wiring.Component):
     def _take_depthwise_sums(
         self, m: Module, control: data.View, accumulator: Signal, valid_out: Signal, context_out: Signal
     ) -> None:
-        """Complete sums, one for each group of a word, take the way of ordinary ones."""
+        """Complete sums, one for each group of a word and then of the second row's, take the way of ordinary ones."""
         architecture = self._architecture
         share = architecture.lanes_out // architecture.requantisers
         early, early_context = Signal(), Signal(reset_less=True)
         used = Signal(_PARAMETER_SET, reset_less=True)
-        token = Cat(control.tap & control.rows.any() & control.last, control.bank, control.context)
+        complete = control.tap & control.rows.any() & control.last
+        token = Cat(complete, control.bank, control.context, complete & control.pair)
         token = delayed(m, token, depthwise_latency(architecture) - 3, name="depthwise", reset=True)
         m.d.sync += early.eq(0)
-        for group in range(architecture.groups_per_word):
-            with m.If(token[0]):
-                m.d.sync += [early.eq(1), used.group.eq(group), used.bank.eq(token[1]), early_context.eq(token[2])]
-            token = delayed(m, token, share, name=f"depthwise_{group}", reset=True)
+        for row in range(1 + architecture.pairs_rows):
+            for group in range(architecture.groups_per_word):
+                with m.If(token[3 if row else 0]):
+                    m.d.sync += [early.eq(1), used.group.eq(group), used.bank.eq(token[1]), early_context.eq(token[2])]
+                token = delayed(m, token, share, name=f"depthwise_{row}_{group}", reset=True)
         with m.If(early):
             m.d.sync += self._used.eq(used)
         valid = delayed(m, early, 1, name="taken", reset=True)

@@ -23,7 +23,8 @@ CONTROL = data.StructLayout(
         "tap": 1,  # the word at this address is multiplied and accumulated
         "first": 1,  # the first tap of a sum
         "last": 1,  # the last tap of a sum
-        "rows": 2,  # kernel rows of a depthwise ROW, 0 for any other
+        "rows": 3,  # kernel rows of a depthwise ROW, 0 for any other
+        "pair": 1,  # that computes two rows
         "parameter": 1,  # the word at this address holds requantisation parameters
         "parameter_index": 4,  # which of them
         "bank": 1,  # which parameter registers this group of outputs loads and uses

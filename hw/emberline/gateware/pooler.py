@@ -15,7 +15,7 @@ SETTINGS = data.StructLayout(
     {
         "single": 1,  # there is one column
         "columns": signed(13),  # less three: groups that come for each output group of the row
-        "depthwise": 1,  # the groups of a word come one after the other for each column
+        "column_groups": 4,  # groups that come one after the other for each column, less one
         "window": 4,  # less one
         "stride": signed(5),  # less two
         "first": signed(5),  # less one
@@ -41,7 +41,10 @@ class Pooler(wiring.Component):
     changes no maximum. The last column gives one if ``pool_columns`` have not been given yet: a window that reaches
     beyond the row. With window and stride 1 every group passes unchanged.
 
-    In depthwise ROWs ``groups_per_word`` groups come for each column. They are given or not together; the window is 1.
+    In depthwise ROWs ``groups_per_word`` groups come for each column, or twice as many of two rows. They are given or
+    not together; the window is 1.
+
+    Parameters: ``lanes_out``; ``column_groups``: the most groups of a column.
 
     Members:
         i_valid, i_group, i_context: results of a row, columns innermost. Always accepted. ``i_context`` comes a cycle
@@ -50,9 +53,9 @@ class Pooler(wiring.Component):
         o_valid, o_group, o_context: maxima, ``LATENCY`` cycles later.
     """
 
-    def __init__(self, lanes_out: int, groups_per_word: int = 1) -> None:
+    def __init__(self, lanes_out: int, column_groups: int = 1) -> None:
         self._lanes_out = lanes_out
-        self._groups_per_word = groups_per_word
+        self._column_groups = column_groups
         group = data.ArrayLayout(signed(8), lanes_out)
         super().__init__(
             {
@@ -95,11 +98,11 @@ class Pooler(wiring.Component):
             give.eq((skip_now[-1] | last) & ~left_now[-1]),
         ]
         column_ends = Const(1)
-        if self._groups_per_word > 1:
-            group_in_word = Signal(range(self._groups_per_word))
-            column_ends = ~settings.depthwise | (group_in_word == self._groups_per_word - 1)
+        if self._column_groups > 1:
+            group = Signal(range(self._column_groups))
+            column_ends = group == settings.column_groups[: len(group)]
             with m.If(self.i_valid):
-                m.d.sync += group_in_word.eq(Mux(column_ends, 0, group_in_word + 1))
+                m.d.sync += group.eq(Mux(column_ends, 0, group + 1))
         with m.If(self.i_valid & column_ends):
             m.d.sync += [
                 start.eq(last),

@@ -16,8 +16,11 @@ LATENCY = 2
 SETTINGS = data.StructLayout(
     {
         "target": ADDRESS_WIDTH,
-        "target_pixel_step": signed(13),  # less ``groups_per_word - 1`` if depthwise
+        "target_pixel_step": ADDRESS_WIDTH,  # from a column's last group to the next one's first, modulo as below
         "depthwise": 1,
+        "column_groups": 4,  # groups that come for each column, less one
+        "pair": 1,  # a column's groups are those of two rows
+        "second_step": ADDRESS_WIDTH,  # from the first one's last group to the second one's first, modulo as below
         "columns": signed(13),  # less two
         "groups": signed(13),  # less two
         "copy": 1,
@@ -31,7 +34,8 @@ class ResultWriter(wiring.Component):
     """Gives each group of a ROW its address: ``target + group + column * target_pixel_step``, columns innermost.
 
     In depthwise ROWs the ``groups_per_word`` groups of a word are innermost, then columns, then words: ``groups`` is
-    the number of words.
+    the number of words. With ``pair`` as many groups of a second row, ``copy_distance`` further, follow those of a
+    column.
 
     Members:
         i_valid, i_group: a group. Always accepted; with ``copy`` not in two cycles in succession, and from a ROW to
@@ -44,6 +48,7 @@ class ResultWriter(wiring.Component):
 
     def __init__(self, architecture: Architecture) -> None:
         self._groups_per_word = architecture.groups_per_word
+        self._column_groups = architecture.groups_per_word * (1 + architecture.pairs_rows)
         group = 8 * architecture.lanes_out
         super().__init__(
             {
@@ -68,19 +73,24 @@ class ResultWriter(wiring.Component):
         loaded = self.settings[context]
         word = Mux(loaded.depthwise, self._groups_per_word, 1)
         pixel_ends, column_ends = Const(1), columns[-1]
-        if self._groups_per_word > 1:
-            group_in_word = Signal(range(self._groups_per_word))
-            pixel_ends = ~settings.depthwise | (group_in_word == self._groups_per_word - 1)
+        step = settings.target_pixel_step
+        if self._column_groups > 1:
+            group = Signal(range(self._column_groups))
+            pixel_ends = group == settings.column_groups[: len(group)]
             column_ends = pixel_ends & columns[-1]
+            within = Const(1, ADDRESS_WIDTH)
+            if self._column_groups > self._groups_per_word:
+                within = Mux(settings.pair & (group == self._groups_per_word - 1), settings.second_step, 1)
+            step = Mux(pixel_ends, step, within)
             with m.If(self.i_valid):
-                m.d.sync += group_in_word.eq(Mux(pixel_ends, 0, group_in_word + 1))
+                m.d.sync += group.eq(Mux(pixel_ends, 0, group + 1))
         last = Signal()
         m.d.comb += last.eq(column_ends & groups[-1])
         with m.If(self.i_valid):
             m.d.sync += [
                 waiting.eq(last),
                 context.eq(context ^ last),
-                address.eq(address + Mux(pixel_ends, settings.target_pixel_step, 1)),
+                address.eq(address + step[: len(address)]),
                 columns.eq(columns - pixel_ends),
             ]
             with m.If(column_ends):

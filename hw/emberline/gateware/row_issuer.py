@@ -45,7 +45,8 @@ def settings_layout(architecture: Architecture) -> data.StructLayout:
             "parameters": signed(ceil_log2(parameters) + 2),  # parameter words of a group, counted down
             "never_idle": 1,
             "leads": 1,  # ``lead`` is not 0
-            "lane_rows": 2,  # `CONTROL`'s ``rows``
+            "lane_rows": 3,  # `CONTROL`'s ``rows``
+            "pair": 1,  # a depthwise ROW that computes two rows
             "source": address,
             "source_wraps": 1,  # the row after ``source`` is the ring's first
             "row_step": address,
@@ -86,7 +87,7 @@ class RowIssuer(wiring.Component):
     A ROW occupies the issuer for ``groups * (parameter_words + columns * (idle + taps))`` cycles; the next one is taken
     in the cycle after its last. A depthwise ROW has parameters for each of a word's groups; it begins with those of
     the first word and ``lead`` columns of padding, and loads those of the others during their first taps. The next one
-    is taken `emberline.arch.timing.depthwise_tail` cycles later.
+    is taken `emberline.arch.timing.depthwise_tail` cycles later: more behind one that computes two rows.
 
     The loops only count, in one cycle; the addresses follow a cycle later, steered by registers.
 
@@ -221,11 +222,13 @@ class RowIssuer(wiring.Component):
 
     def _open(self, m: Module, accept: Signal, end: Signal) -> Value:
         """Whether a ROW can be taken: behind the one before, and the tail of a depthwise one. The next cycle's."""
-        tail = depthwise_tail(self._architecture)
-        finished = end
-        if tail:
-            waited = delayed(m, end & self._row.depthwise, tail, name="tail", reset=True)
-            finished = (end & ~self._row.depthwise) | waited
+        architecture, row = self._architecture, self._row
+        tail = depthwise_tail(architecture)
+        waited = end & row.depthwise
+        if architecture.pairs_rows:
+            more = depthwise_tail(architecture, pair=True) - tail
+            waited = (waited & ~row.pair) | delayed(m, end & row.pair, more, name="pair_tail", reset=True)
+        finished = (end & ~row.depthwise) | delayed(m, waited, tail, name="tail", reset=True)
         is_open = Signal(init=1)
         open_next = Signal()
         m.d.comb += [
@@ -314,6 +317,7 @@ class RowIssuer(wiring.Component):
             control.first.eq(events["first"]),
             control.last.eq(events["last"]),
             control.rows.eq(row.lane_rows),
+            control.pair.eq(row.pair),
             control.parameter.eq(events["load"]),
             control.parameter_index.eq(parameter),
             control.bank.eq(self._bank),

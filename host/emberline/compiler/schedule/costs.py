@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from emberline.arch import isa
 from emberline.arch.architecture import Architecture
 from emberline.arch.timing import frame_clock, walked
-from emberline.compiler.hazards import needs_fence, timing_fields
+from emberline.compiler.hazards import needs_fence, starves, timing_fields
 from emberline.compiler.loops import Token, fold
 from emberline.compiler.rows import RowOperation, StepRows, Storage
 
@@ -28,6 +28,7 @@ def plan_trial_fences(operations: Sequence[RowOperation], architecture: Architec
         target = earlier.target.storage
         touches = target is operation.source.storage or target is operation.target.storage
         touches = touches or (operation.residual is not None and operation.residual.storage is target)
+        touches = touches or starves(earlier, operation)
         if touches or (operation.addition is None) != (earlier.addition is None):
             fences[index] = needs_fence(earlier, operation, architecture)
     return fences

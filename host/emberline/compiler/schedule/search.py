@@ -2,8 +2,9 @@
 
 A *candidate* is a range of steps with an interleaving; a schedule is a chain of candidates from the first step to the
 last. Rows take the same cycles in every order, so candidates differ in the cycles in which rows wait, in the memory
-that they need, and in their program words. The best chain is found by dynamic programming over the steps; layer by
-layer is the chain whose candidates have one step each.
+that they need, and in their program words; and, where depthwise rows can be computed in pairs, in whether they are. The
+best chain is found by dynamic programming over the steps; layer by layer is the chain whose candidates have one step
+each.
 
 A stage needs memory for its rings, for the maps that it reads or writes whole (a map that is read up gives way, row by
 row, to one that grows), and for the maps that only wait for later stages.
@@ -42,7 +43,7 @@ class Candidate:
         heap_words: activation words of everything that lies in memory meanwhile, but the frame and the result.
         frame_rows: rows of the frame that must be held.
         decides: the layer during which most memory is in use.
-        walking, waiting: cycles; program_words: about.
+        walking, waiting: cycles; saved: those that the rows take less than one by one; program_words: about.
         weight_bytes: that must be in the weight memory at once; fetched_bytes: that a frame fetches for it.
     """
 
@@ -55,6 +56,7 @@ class Candidate:
     frame_rows: int
     decides: str
     walking: int
+    saved: int
     waiting: int
     program_words: int
     weight_bytes: int
@@ -110,7 +112,7 @@ class Search:
             if access.storage is frame
         }
         self._singles: dict[int, Candidate] = {}
-        self._groups: dict[tuple[int, int, Interleaving], Candidate] = {}
+        self._groups: dict[tuple[int, int, Interleaving, bool], Candidate] = {}
 
     def words(self, candidate: Candidate) -> int:
         """Activation words that a candidate needs beside the result."""
@@ -157,7 +159,7 @@ class Search:
             before, after = best[candidate.first], best[candidate.end]
             if before is None:
                 continue
-            price = before[0] + candidate.waiting + word_price * candidate.program_words
+            price = before[0] + candidate.waiting - candidate.saved + word_price * candidate.program_words
             if self.supply is not None:
                 price += candidate.stalled(self.supply, sum(self.weights[candidate.first : candidate.end]))
             if after is None or price < after[0]:
@@ -174,6 +176,7 @@ class Search:
         for first, single in enumerate(singles):
             if fits[first] or not available_words:
                 yield single
+                yield from self._in_pairs(single, available_words)
             for end in range(first + 2, len(self.steps) + 1):
                 if all(fits[end - MARGIN : end]) and end - first > MARGIN and not all(fits[first:end]):
                     break
@@ -217,6 +220,7 @@ class Search:
             fits = self.words(candidate) <= available_words
             if fits or (not available_words and number == 0):
                 yield candidate
+                yield from self._in_pairs(candidate, available_words)
             patient = candidate.waiting <= WORTH_WAITING * walk and candidate.weight_bytes == candidate.fetched_bytes
             if (not fits and number != 1) or patient:
                 return
@@ -226,14 +230,23 @@ class Search:
             self._singles[index] = self._evaluate(index, index + 1, LAYER_BY_LAYER)
         return self._singles[index]
 
-    def _group(self, first: int, end: int, how: Interleaving) -> Candidate:
-        key = (first, end, how)
+    def _group(self, first: int, end: int, how: Interleaving, pairs: bool = False) -> Candidate:
+        key = (first, end, how, pairs)
         if key not in self._groups:
-            self._groups[key] = self._evaluate(first, end, how)
+            self._groups[key] = self._evaluate(first, end, how, pairs)
         return self._groups[key]
 
-    def _evaluate(self, first: int, end: int, how: Interleaving) -> Candidate:
-        operations = interleave(self.steps[first:end], how)
+    def _in_pairs(self, candidate: Candidate, available_words: int) -> Iterator[Candidate]:
+        """The same order with depthwise rows in pairs, where there are some and the memory has room."""
+        if any(step.pairs is not None for step in self.steps[candidate.first : candidate.end]):
+            found = self._group(candidate.first, candidate.end, candidate.how, pairs=True)
+            if self.words(found) <= available_words:
+                yield found
+
+    def _evaluate(self, first: int, end: int, how: Interleaving, pairs: bool = False) -> Candidate:
+        steps = [step.pairs or step if pairs else step for step in self.steps[first:end]]
+        operations = interleave(steps, how)
+        walking = self.costs.walking(operations) if pairs else sum(self.walks[first:end])
         before = [each for each, (begin, _) in self.users.items() if begin < first]
         after = [each for each, (_, last) in self.users.items() if last >= end]
         lives = row_lives(operations, before=before, after=after)
@@ -258,7 +271,8 @@ class Search:
             pack(extents).words,
             self._frame_rows(first, end, operations),
             operations[max(used)[1]].layer,
-            sum(self.walks[first:end]),
+            walking,
+            sum(self.walks[first:end]) - walking,
             self.costs.waiting(operations, fences),
             self.costs.program_words(operations, fences),
             *self._weights(first, end, how),
