@@ -44,6 +44,21 @@ class WeightStreamError(EmberlineError):
         self.cause = cause
 
 
+class ForeignWeightsError(WeightStreamError):
+    """Compressed weights are whole, but not those that a LOAD means."""
+
+
+class WeightFaultError(EmulationError):
+    """A LOAD got weights that stop a machine; names the instruction.
+
+    Parameters: ``fault``, the ``isa.Fault`` that the machine stops with.
+    """
+
+    def __init__(self, text: str, fault: int) -> None:
+        super().__init__(text)
+        self.fault = fault
+
+
 class VerificationError(EmberlineError):
     """Two ways of computing the same values disagree; names the first place."""
 

@@ -4,16 +4,21 @@ A "program" is one word, at address 0: bytes of a row (bits 0-15), rows of a fra
 most 15). A frame's result is the sum of each of its rows' bytes, plus the first weight byte, modulo 256. It is there
 after ``8 * rows`` cycles, or at once in Python, as soon as the rows are in and the previous result has been released. A
 row whose first byte is 0xEE stops the machine with fault 7.
+
+With weights from the link, a frame takes a word of them for each of its rows as well, and waits for them; the lowest
+byte of each is added to its row's sum. There is room for ``SUPPLY_WORDS``.
 """
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Array, C, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.packets import SUPPLY_WORDS
+from emberline.gateware.link.core_ports import supply_members
 
 FAULT = 7
 FAULT_BYTE = 0xEE
@@ -27,9 +32,10 @@ def configuration(row_bytes: int, rows: int, ring_rows: int) -> int:
 
 
 class FakeMachine:
-    """Implements `emberline.driver.link_model.Machine`."""
+    """Implements `emberline.driver.link_model.Machine`. Parameters: ``supplied``: weights come over the link."""
 
-    def __init__(self) -> None:
+    def __init__(self, supplied: bool = False) -> None:
+        self._supplied = supplied
         self.program = {0: 0}
         self.weights = {0: 0}
         self.clear()
@@ -42,6 +48,22 @@ class FakeMachine:
         self.cycles = self.stall_cycles = 0
         self.row_bytes = self.result_bytes = self.free_rows = 0
         self._rows: list[bytes] = []
+        self._words: list[bytes] = []
+
+    @property
+    def weight_room(self) -> int:
+        return SUPPLY_WORDS - len(self._words)
+
+    @property
+    def weights_awaited(self) -> bool:
+        return self._frame_is_there() and len(self._words) < self.result_bytes
+
+    def enter_weights(self, data: bytes) -> None:
+        self._words += [data[at : at + 4] for at in range(0, len(data), 4)]
+        self._compute()
+
+    def _frame_is_there(self) -> bool:
+        return self.running and self.result is None and len(self._rows) >= self.result_bytes > 0
 
     def write_program(self, address: int, words: list[int]) -> None:
         self.program.update({address + index: word for index, word in enumerate(words)})
@@ -67,9 +89,13 @@ class FakeMachine:
         self._compute()
 
     def _compute(self) -> None:
-        if self.running and self.result is None and len(self._rows) >= self.result_bytes:
+        if self._frame_is_there() and not (self._supplied and self.weights_awaited):
             frame, self._rows = self._rows[: self.result_bytes], self._rows[self.result_bytes :]
-            self.result = bytes((sum(row) + self.weights[0]) & 0xFF for row in frame)
+            words = [word[0] for word in self._words] if self._supplied else [0] * self.result_bytes
+            self._words = self._words[self.result_bytes :]
+            self.result = bytes(
+                (sum(row) + self.weights[0] + word) & 0xFF for row, word in zip(frame, words, strict=False)
+            )
             self.free_rows += self.result_bytes
             self.frames_done += 1
             self.cycles, self.stall_cycles = 8 * self.result_bytes, self.frames_done
@@ -104,6 +130,7 @@ class FakeAccelerator(wiring.Component):
                 "fault": Out(8),
                 "cycles": Out(32),
                 "stall_cycles": Out(32),
+                **{name: member.flip() for name, member in supply_members(architecture).items()},
             }
         )
         self._architecture = architecture
@@ -121,15 +148,17 @@ class FakeAccelerator(wiring.Component):
                 port.en.eq(getattr(self, f"{name}_enable")),
             ]
         word, weight = program.read_port(domain="comb"), weights.read_port(domain="comb")
-        m.submodules.core = ResetInserter(self.clear)(_Core(self, word.data, weight.data))
+        m.submodules.core = ResetInserter(self.clear)(
+            _Core(self, word.data, weight.data, supplied=architecture.fetches_from_link)
+        )
         return m
 
 
 class _Core(wiring.Component):
     """Everything that ``clear`` resets."""
 
-    def __init__(self, ports: FakeAccelerator, word: Signal, weight: Signal) -> None:
-        self._ports, self._word, self._weight = ports, word, weight
+    def __init__(self, ports: FakeAccelerator, word: Signal, weight: Signal, *, supplied: bool) -> None:
+        self._ports, self._word, self._weight, self._supplied = ports, word, weight, supplied
         super().__init__({})
 
     def elaborate(self, platform: object) -> Module:
@@ -177,6 +206,11 @@ class _Core(wiring.Component):
         with m.If(p.result_release):
             m.d.sync += p.result_valid.eq(0)
         enough = p.running & ~p.result_valid & (fill >= rows_of_frame) & (rows_of_frame != 0) & ~p.frame_commit
+        computed = Signal()
+        m.d.comb += computed.eq(enough & (compute == rows_of_frame * 8))
+        words: list[Value] = [C(0, 8)] * RESULT_LIMIT
+        if self._supplied:
+            enough, words = self._supply(m, enough, computed, rows_of_frame)
         with m.If(enough):
             m.d.sync += compute.eq(compute + 1)
             with m.If(compute == rows_of_frame * 8):
@@ -188,7 +222,7 @@ class _Core(wiring.Component):
                     p.frame_free_rows.eq(p.frame_free_rows + rows_of_frame),
                 ]
                 for index in range(RESULT_LIMIT):
-                    m.d.sync += results[index].eq(sums[(tail + index)[:INDEX_WIDTH]] + self._weight[:8])
+                    m.d.sync += results[index].eq(sums[(tail + index)[:INDEX_WIDTH]] + self._weight[:8] + words[index])
         with m.If(sending & p.o_result.ready):
             m.d.sync += position.eq(position + 1)
             with m.If(position == rows_of_frame - 1):
@@ -196,3 +230,29 @@ class _Core(wiring.Component):
         with m.If(p.result_start):
             m.d.sync += [sending.eq(1), position.eq(0)]
         return m
+
+    def _supply(self, m: Module, enough: Value, computed: Value, taken: Value) -> tuple[Value, list[Value]]:
+        """Whether the frame's words are there too, and the lowest bytes of the first ones."""
+        p = self._ports
+        m.submodules.supplied = memory = Memory(shape=8, depth=SUPPLY_WORDS, init=[])
+        head, committed, tail = (Signal(range(SUPPLY_WORDS), name=f"words_{name}") for name in ("in", "good", "out"))
+        new, kept = Signal(range(SUPPLY_WORDS + 1)), Signal(range(SUPPLY_WORDS + 1))
+        write = memory.write_port()
+        m.d.comb += [write.addr.eq(head), write.data.eq(p.supply_data[:8]), write.en.eq(p.supply_enable)]
+        with m.If(p.supply_enable):
+            m.d.sync += [head.eq(head + 1), new.eq(new + 1)]
+        with m.If(p.supply_commit):
+            m.d.sync += [committed.eq(head), new.eq(0)]
+        with m.If(p.supply_abort):
+            m.d.sync += [head.eq(committed), new.eq(0)]
+        m.d.sync += kept.eq(kept + Mux(p.supply_commit, new, 0) - Mux(computed, taken, 0))
+        with m.If(computed):
+            m.d.sync += tail.eq(tail + taken)
+        there = kept >= taken
+        m.d.comb += [p.supply_room.eq(SUPPLY_WORDS - kept), p.supply_awaited.eq(enough & ~there)]
+        words = []
+        for index in range(RESULT_LIMIT):
+            port = memory.read_port(domain="comb")
+            m.d.comb += port.addr.eq(tail + index)
+            words.append(port.data)
+        return enough & there, words

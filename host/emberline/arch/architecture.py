@@ -15,6 +15,12 @@ LARGEST_DEPTHS = {"activation_depth_words": 1 << 17, "weight_depth_words": 1 << 
 FAMILIES = ("generic", "ecp5", "ice40", "gowin")
 """Whose primitives the gateware can multiply with; ``generic`` leaves the choice to the tools."""
 
+WEIGHT_SOURCES = ("flash", "link")
+"""Where weights can come from while a frame is computed."""
+
+SLOWEST_WORD_CYCLES = {"flash": 1024, "link": 1 << 16}
+"""Most cycles that four bytes may take from each source."""
+
 PROGRAM_FIELDS = (
     "lanes_in",
     "lanes_out",
@@ -26,8 +32,10 @@ PROGRAM_FIELDS = (
     "depthwise_columns",
     "weight_cache_words",
     "weight_word_cycles",
+    "weight_source",
 )
-"""What a program depends on: machines with these fields equal run each other's programs."""
+"""What a program depends on: machines with these fields equal run each other's programs. The source of weights is one
+of them because a LOAD is announced for its source: how long that takes to begin, and at which rate it goes on."""
 
 
 def _power_of_two(value: int) -> bool:
@@ -66,8 +74,11 @@ class Architecture:
     single-port memory, each lane caches this many words of one group's weights, results are requantised bit by bit,
     and there is neither a maximum behind the requantisers nor a depthwise mode. Power of two, 16 to 1024."""
     weight_word_cycles: int = 0
-    """Cycles in which four bytes of stored weights come from the board's flash while a frame is computed, eight times
-    the divider of the flash's clock; 0: all weights are in the machine before."""
+    """Cycles in which four bytes of stored weights come from their source while a frame is computed: from the board's
+    flash eight times the divider of its clock, from the host's link what ``link_word_cycles`` says; 0: all weights are
+    in the machine before."""
+    weight_source: str = "flash"
+    """What stored weights come from, if they do: one of ``WEIGHT_SOURCES``, the board's flash or the host's link."""
     clock_hz: int = 100_000_000
     """Clock of the ``sync`` domain."""
     uart_baud: int = 1_000_000
@@ -78,6 +89,8 @@ class Architecture:
     """Which vendor primitives multiply: one of ``FAMILIES``."""
 
     def __post_init__(self) -> None:
+        if self.weight_source not in WEIGHT_SOURCES:
+            raise ValueError(f"weight_source must be one of {', '.join(WEIGHT_SOURCES)}, not {self.weight_source!r}")
         for field, low, high in (
             ("lanes_in", 4, 64),
             ("lanes_out", 4, self.lanes_in),
@@ -91,13 +104,15 @@ class Architecture:
             ("activation_depth_words", 16, LARGEST_DEPTHS["activation_depth_words"]),
             ("weight_depth_words", 16, LARGEST_DEPTHS["weight_depth_words"]),
             ("program_depth_words", 64, LARGEST_DEPTHS["program_depth_words"]),
-            ("weight_word_cycles", 0, 1024),
+            ("weight_word_cycles", 0, SLOWEST_WORD_CYCLES[self.weight_source]),
             ("clock_hz", 1_000_000, 1_000_000_000),
             ("uart_baud", 300, self.clock_hz // 4),
         ):
             value = getattr(self, field)
             if not low <= value <= high:
                 raise ValueError(f"{field} must be in {low}..{high}, not {value}")
+        if self.weight_source == "link" and not self.streams:
+            raise ValueError("weight_source 'link' needs weight_word_cycles above 0")
         if not 0 <= self.depthwise_columns <= self.lanes_out:
             raise ValueError(f"depthwise_columns must be in 0..{self.lanes_out}, not {self.depthwise_columns}")
         if self.compact:
@@ -132,6 +147,14 @@ class Architecture:
     def streams(self) -> bool:
         """Weights can be fetched while a frame is computed."""
         return self.weight_word_cycles > 0
+
+    @property
+    def fetches_from_flash(self) -> bool:
+        return self.streams and self.weight_source == "flash"
+
+    @property
+    def fetches_from_link(self) -> bool:
+        return self.streams and self.weight_source == "link"
 
     @property
     def pairs_rows(self) -> bool:

@@ -19,7 +19,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from emberline.arch.architecture import PROGRAM_FIELDS, Architecture
+from emberline.arch.architecture import PROGRAM_FIELDS, WEIGHT_SOURCES, Architecture
 from emberline.arch.layout import WORD_WIDTH, Field, Layout
 
 PROTOCOL_VERSION = 1
@@ -32,6 +32,12 @@ REQUEST_SYNC = bytes((0xE7, 0x4D))
 RESPONSE_SYNC = bytes((0xE7, 0xB2))
 
 NAME_BYTES = 16
+
+SUPPLY_WORDS = 1024
+"""Words of four bytes that a board keeps of weights that have come over the link and that no LOAD has taken."""
+
+SUPPLY_PIECE_WORDS = 256
+"""Every response says whether there is room for so many more; at most so many are worth sending at once."""
 
 
 class RequestType(enum.IntEnum):
@@ -46,6 +52,7 @@ class RequestType(enum.IntEnum):
     READ_RESULT = 7
     RELEASE_RESULT = 8
     RESET = 9
+    WEIGHT_STREAM = 10
 
 
 class ResponseCode(enum.IntEnum):
@@ -101,6 +108,13 @@ REQUESTS: dict[RequestType, RequestDescription] = {
     RequestType.RESET: RequestDescription(
         "0", "", "", "Stops the machine and forgets frames and results; memories keep their contents."
     ),
+    RequestType.WEIGHT_STREAM: RequestDescription(
+        "words of weights entered since START, modulo 2^32, before these",
+        "32-bit words",
+        "",
+        "Enters the next weights that LOADs will take, all of them or none. Only while running, and only on a board "
+        "that gets them over the link.",
+    ),
 }
 
 CODES: dict[ResponseCode, str] = {
@@ -114,9 +128,9 @@ CODES: dict[ResponseCode, str] = {
     ResponseCode.RUNNING: "not while the machine runs",
     ResponseCode.NOT_RUNNING: "the machine does not run",
     ResponseCode.FAULTED: "the machine has stopped with a fault and must be reset",
-    ResponseCode.NO_ROOM: "more rows than the board has room for now",
+    ResponseCode.NO_ROOM: "more rows, or more weights, than the board has room for now",
     ResponseCode.BAD_ROWS: "the payload is not the announced number of rows",
-    ResponseCode.OUT_OF_STEP: "the first row is not the next one the board expects",
+    ResponseCode.OUT_OF_STEP: "the first row, or word of weights, is not the next one the board expects",
     ResponseCode.NO_RESULT: "this frame's result is not there",
 }
 
@@ -140,7 +154,7 @@ RESPONSE = Layout(
         Field("running", 1, doc="a program runs"),
         Field("faulted", 1, doc="the machine has stopped with a fault"),
         Field("result_valid", 1, doc="a result is waiting to be read and released"),
-        Field("reserved", 1, doc="zero"),
+        Field("weight_room", 1, doc=f"there is room for {SUPPLY_PIECE_WORDS} words of weights"),
         Field("free_rows", 8, doc="frame rows that there is room for; 255 also stands for more"),
         Field("frames_done", 16, doc="frames finished since START, modulo 65536"),
         Field("length", 20, doc="payload bytes"),
@@ -155,12 +169,17 @@ ROWS = Layout(
     ),
 )
 
+_NUMBERED = {
+    "weight_source": "of the architecture: "
+    + ", ".join(f"{number} {source}" for number, source in enumerate(WEIGHT_SOURCES))
+}
+
 IDENTITY = Layout(
     "IDENTITY",
     (
         Field("fingerprint", 32, doc="of the architecture: programs for another one do not run here"),
         Field("version", 32, doc="protocol version"),
-        *[Field(name, 32, doc="of the architecture") for name in PROGRAM_FIELDS],
+        *[Field(name, 32, doc=_NUMBERED.get(name, "of the architecture")) for name in PROGRAM_FIELDS],
         Field("clock_hz", 32),
         Field("uart_baud", 32, doc="symbol rate of the serial link, were there one"),
         Field("name", 8 * NAME_BYTES, doc="the architecture's name, ASCII, cut or filled with zeros to 16 bytes"),
@@ -172,19 +191,20 @@ STATUS = Layout(
     (
         Field("running", 1, doc="a program runs"),
         Field("result_valid", 1, doc="a result is waiting"),
-        Field("reserved_0", 6, doc="zero"),
+        Field("weights_awaited", 1, doc="a LOAD waits for weights from the link"),
+        Field("reserved_0", 5, doc="zero"),
         Field("fault", 8, doc="why the machine stopped; 0: it did not"),
         Field("frames_done", 16, doc="frames finished since START, modulo 65536"),
         Field("free_rows", 12, doc="frame rows that there is room for"),
         Field("reserved_1", 4, doc="zero"),
         Field("rows_entered", 16, doc="rows entered since START, modulo 65536"),
         Field("row_bytes", 20, doc="bytes of one frame row; 0 before the program has said so"),
-        Field("reserved_2", 12, doc="zero"),
+        Field("free_weight_words", 12, doc="words of weights from the link that there is room for"),
         Field("result_bytes", 20, doc="bytes of a result"),
-        Field("reserved_3", 12, doc="zero"),
+        Field("reserved_2", 12, doc="zero"),
         Field("program_id", 32, doc="argument of the last START; 0 after power-up, RESET and writes to the memories"),
         Field("cycles", 32, doc="cycles of the last finished frame"),
-        Field("stall_cycles", 32, doc="of those, cycles spent waiting for frame rows or for a release"),
+        Field("stall_cycles", 32, doc="of those, cycles spent waiting for frame rows, weights or a release"),
         Field("header_errors", 16, doc="sync words without a valid header behind them, modulo 65536"),
         Field("payload_errors", 16, doc="damaged payloads, modulo 65536"),
         Field("truncations", 16, doc="payloads cut off by silence, modulo 65536"),
@@ -196,7 +216,7 @@ RESULT = Layout(
     "RESULT",
     (
         Field("cycles", 32, doc="cycles of this frame"),
-        Field("stall_cycles", 32, doc="of those, cycles spent waiting for frame rows or for a release"),
+        Field("stall_cycles", 32, doc="of those, cycles spent waiting for frame rows, weights or a release"),
     ),
 )
 """What precedes the bytes of a result."""
@@ -275,8 +295,9 @@ def identity(architecture: Architecture) -> dict[str, int]:
     values = {
         field.name: getattr(architecture, field.name)
         for field in IDENTITY.fields
-        if field.name not in ("version", "name")
+        if field.name not in ("version", "name", "weight_source")
     }
+    values["weight_source"] = WEIGHT_SOURCES.index(architecture.weight_source)
     name = architecture.name.encode("ascii", "replace")[:NAME_BYTES].ljust(NAME_BYTES, b"\0")
     return {**values, "version": PROTOCOL_VERSION, "name": int.from_bytes(name, "little")}
 
@@ -284,3 +305,12 @@ def identity(architecture: Architecture) -> dict[str, int]:
 def identity_name(record: Mapping[str, int]) -> str:
     """The architecture's name in an `IDENTITY` record."""
     return record["name"].to_bytes(NAME_BYTES, "little").rstrip(b"\0").decode("ascii", "replace")
+
+
+def identity_fields(record: Mapping[str, int]) -> dict[str, int | str]:
+    """What an `IDENTITY` record says of the architecture but its name; ``ValueError`` for what no architecture has."""
+    values: dict[str, int | str] = {name: record[name] for name in (*PROGRAM_FIELDS, "clock_hz", "uart_baud")}
+    number = record["weight_source"]
+    if number >= len(WEIGHT_SOURCES):
+        raise ValueError(f"weight_source {number} is unknown")
+    return values | {"weight_source": WEIGHT_SOURCES[number]}

@@ -8,7 +8,7 @@ A ``.ember`` file is little endian::
     header    UTF-8 JSON: everything of ``Program`` but the next three
     words     instructions, 32 bit each
     bytes     weight image: words in order, in a word lane by lane, ``lanes_in`` bytes each
-    bytes     compressed weights that are fetched from the flash
+    bytes     compressed weights that are fetched from the flash, or over the link
     32 bytes  SHA-256 of everything before
 """
 
@@ -105,7 +105,7 @@ class LayerReport:
     """A row of the table that the compiler prints: ``cycles`` are predicted, bytes are weight memory.
 
     ``spent``: where the cycles go; its total is ``cycles``. ``rows``: the word addresses of its ROWs.
-    ``stored_bytes``: what is fetched from the flash for it.
+    ``stored_bytes``: what is stored to be fetched for it.
     """
 
     name: str
@@ -147,7 +147,8 @@ class Program:
         layers, memory: for people.
         instructions: 32-bit words.
         weights: the weight image from word 0.
-        stream: compressed weights, which lie in the flash from byte ``stream_offset`` on.
+        stream: compressed weights. They lie in the flash from byte ``stream_offset`` on, or come over the link as
+            ``fetched_stream`` has them.
         labels: class names, if the network is a classifier.
         preprocessing: how photographs become frames; free-form.
     """
@@ -176,9 +177,20 @@ class Program:
 
     @cached_property
     def fetched_bytes(self) -> int:
-        """Bytes that one frame reads from the flash."""
-        executed = unroll(decode(self.instructions))
-        return sum(each.fields["length"] for each in executed if each.opcode is Opcode.LOAD)
+        """Bytes of weights that one frame fetches."""
+        return sum(length for _, length in self._fetches)
+
+    @cached_property
+    def fetched_stream(self) -> bytes:
+        """Those bytes, in the order in which its LOADs take them: what a link has to bring for every frame."""
+        pieces = ((source - self.stream_offset, length) for source, length in self._fetches)
+        return b"".join(self.stream[first : first + length] for first, length in pieces)
+
+    @cached_property
+    def _fetches(self) -> tuple[tuple[int, int], ...]:
+        """``source`` and ``length`` of one frame's LOADs."""
+        loads = (each.fields for each in unroll(decode(self.instructions)) if each.opcode is Opcode.LOAD)
+        return tuple((load["source"], load["length"]) for load in loads)
 
     @property
     def macs(self) -> int:

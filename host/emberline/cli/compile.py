@@ -31,15 +31,23 @@ def compile_model(
     split: Annotated[
         str | None, typer.Option(metavar="A:W", help="With --plan: KiB of activations and weights instead.")
     ] = None,
-    weights: Annotated[str, typer.Option(help="resident, flash, or auto: in the machine if they fit.")] = "auto",
+    weights: Annotated[
+        str, typer.Option(help="resident, flash, link (of another machine if need be), or auto: resident if they fit.")
+    ] = "auto",
     flash_rate: Annotated[float | None, typer.Option(help="MB/s of the flash, of another machine then.")] = None,
     flash_image: Annotated[Path | None, typer.Option(help="Write what the flash must hold to this file.")] = None,
     flash_offset: Annotated[str, typer.Option(help="Where in the flash that lies.")] = "0x400000",
 ) -> None:
+    from emberline.arch.link_rate import with_link_weights
     from emberline.cli.networks import find_architecture, load_network
     from emberline.cli.report import compile_report
+    from emberline.compiler.compile import WeightPlace
 
     architecture, place = find_architecture(arch), _weight_place(weights)
+    if place is WeightPlace.LINK:
+        if flash_rate is not None or flash_image is not None:
+            raise EmberlineError("--weights link takes no --flash-rate and no --flash-image: nothing is in a flash")
+        architecture = with_link_weights(architecture)
     if flash_rate is not None:
         architecture = with_flash(architecture, flash_rate)
     if plan:
@@ -68,7 +76,7 @@ def with_flash(architecture: Architecture, rate: float) -> Architecture:
     cycles = ceil(4 * architecture.clock_hz / (rate * 1e6)) if rate > 0 else 0
     if not 1 <= cycles <= 1024:
         raise EmberlineError(f"--flash-rate of {rate:g} MB/s is impossible at {architecture.clock_hz / 1e6:g} MHz")
-    return replace(architecture, weight_word_cycles=cycles)
+    return replace(architecture, weight_source="flash", weight_word_cycles=cycles)
 
 
 def _weight_place(text: str) -> WeightPlace:
@@ -146,9 +154,12 @@ def print_report(report: dict[str, Any], program: Program) -> None:
     if fetched:
         waiting = sum(layer["spent"]["weights"] for layer in report["layers"])
         rate = 4 * program.architecture.clock_hz / program.architecture.weight_word_cycles / 1e6
+        from_link = program.architecture.fetches_from_link
+        where = "for the link" if from_link else f"in the flash from {program.stream_offset:#x} on"
         console.print_line(
-            f"{report['stored_bytes']:,} bytes of weights in the flash from {program.stream_offset:#x} on, "
-            f"{fetched:,} fetched a frame at {rate:.1f} MB/s: {waiting:,} of the cycles wait for them"
+            f"{report['stored_bytes']:,} bytes of weights {where}, "
+            f"{fetched:,} fetched a frame at {rate:.{1 if rate >= 1 else 3}f} MB/s: "
+            f"{waiting:,} of the cycles wait for them"
         )
     if report["file"]:
         console.print_line(f"written to {report['file']}")

@@ -46,9 +46,12 @@ class WeightPlace(Enum):
     """Where a program has its weights."""
 
     AUTO = "auto"
-    """In the machine, or in the flash if they do not fit and it has one."""
+    """In the machine, or fetched if they do not fit and it has a source of weights."""
     RESIDENT = "resident"
     FLASH = "flash"
+    """Fetched from the board's flash."""
+    LINK = "link"
+    """Fetched over the host's link."""
 
 
 def compile_graph(
@@ -66,7 +69,7 @@ def compile_graph(
         labels: class names to keep with the program.
         preprocessing: how photographs become frames, as JSON values, to keep with the program.
         weights: where they are.
-        flash_offset: the first byte in the flash of weights that are there.
+        flash_offset: the first byte in the flash of weights that are there; over the link they begin at 0.
 
     Raises ``CompileError``, naming the layer and the reason, for what the machine cannot do or hold.
     """
@@ -93,6 +96,8 @@ def compile_plan(
     macs = {layer.name: plan.graph.macs(layer) for layer in plan.graph.layers}
     macs |= {layer.name: graph.macs(layer) for layer in graph.layers}
     graph, steps, places, schedule = plan.graph, plan.steps, plan.places, plan.schedule
+    if architecture.fetches_from_link:
+        flash_offset = 0
     placed = place_weights(plan, architecture, flash_offset)
     emission = emit_plan(plan, placed, architecture)
     timing = predict(architecture, emission.words)
@@ -136,7 +141,7 @@ def plan_network(graph: Graph, architecture: Architecture, weights: WeightPlace 
     """
     graph = legalise(graph)
     check_graph(graph, architecture)
-    if weights is not WeightPlace.FLASH:
+    if weights in (WeightPlace.AUTO, WeightPlace.RESIDENT):
         try:
             return _plan_pieces(graph, architecture, None, {})
         except WeightsDoNotFitError:
@@ -144,6 +149,8 @@ def plan_network(graph: Graph, architecture: Architecture, weights: WeightPlace 
                 raise
     if not architecture.streams:
         raise CompileError(f"'{architecture.name}' is built without a source of weights")
+    if weights is not WeightPlace.AUTO and weights.value != architecture.weight_source:
+        raise CompileError(f"'{architecture.name}' fetches weights from the {architecture.weight_source}")
     return _plan_fetched(graph, architecture)
 
 

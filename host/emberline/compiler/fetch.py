@@ -1,8 +1,9 @@
 """Pass: weights as a LOAD brings them: compressed, with the cycles that it takes at most.
 
-The source gives a word every ``weight_word_cycles``, once the flash has taken the read command. The decoder takes words
-when it needs them. Both go on while the other one waits, as a word or two lie between them; so a LOAD's time is found
-by following its words, and it is little longer than what the slower one of both needs.
+The source gives a word every ``weight_word_cycles``, once the flash has taken the read command; words from the link are
+announced as if they came so, too. The decoder takes words when it needs them. Both go on while the other one waits, as
+a word or two lie between them; so a LOAD's time is found by following its words, and it is little longer than what the
+slower one of both needs.
 """
 
 from __future__ import annotations
@@ -95,6 +96,8 @@ def fetch_cycles(blocks: Sequence[Block], architecture: Architecture) -> int:
     """
     pace = architecture.weight_word_cycles
     command = -(-COMMAND_PERIODS * pace // 8) + COMMAND_CYCLES + int(architecture.clock_hz * DESELECTED_SECONDS)
+    if architecture.fetches_from_link:
+        command = COMMAND_CYCLES
     come = taken = before = command
     free = 0
     for work in _work(blocks):

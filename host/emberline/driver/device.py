@@ -11,12 +11,13 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from emberline.arch.architecture import PROGRAM_FIELDS, Architecture
+from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Fault
-from emberline.arch.packets import PAYLOAD_LIMIT, ResponseCode, identity, identity_name
+from emberline.arch.packets import PAYLOAD_LIMIT, ResponseCode, identity, identity_fields, identity_name
 from emberline.arch.program import Program
 from emberline.driver.protocol import Link, LinkSettings, RequestRefused
 from emberline.driver.targets import Target, open_target
+from emberline.driver.weight_feed import ROWS_BYTES, WeightFeed, is_fed
 from emberline.errors import DeviceError, FaultError
 from emberline.model.outputs import decode_results, pack_frame
 
@@ -41,6 +42,12 @@ CAUSES = {
     Fault.WEIGHTS: "the flash holds damaged weights, or none",
     Fault.WEIGHTS_CHECK: "the flash holds another program's weights",
 }
+
+LINK_CAUSES = {
+    Fault.WEIGHTS: "the weights that were sent are damaged, or none",
+    Fault.WEIGHTS_CHECK: "another program's weights were sent",
+}
+"""On a machine that gets weights over the link."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,7 @@ class Device:
             target.transport.close()
             raise
         self._program: Program | None = None
+        self._feed: WeightFeed | None = None
         self._frames = 0
         self._rows = 0
         self._clean = False
@@ -118,7 +126,7 @@ class Device:
         """Make a program the one that runs. What is in the board already is not sent again.
 
         Weights that it fetches are put into the flash of a simulated or emulated board; that of a real one must hold
-        them (``emberline compile --flash-image``).
+        them (``emberline compile --flash-image``). Where they come over the link, they are sent with every frame.
 
         Raises ``ProgramError`` if it was compiled for another machine.
         """
@@ -134,7 +142,7 @@ class Device:
         if not present:
             self._link.write_program(program.instructions)
             self._link.write_weights(program.weights)
-        if program.stream and self._write_flash is not None:
+        if self.architecture.fetches_from_flash and program.stream and self._write_flash is not None:
             self._write_flash(program.stream_offset, program.stream)
         self._program = program
         self._start()
@@ -189,6 +197,7 @@ class Device:
             if status[key] != expected:
                 raise DeviceError(f"{self.name}: {key} is {status[key]} after the start, the program says {expected}")
         self._frames = self._rows = 0
+        self._feed = WeightFeed(self._link, program) if is_fed(program, self.architecture) else None
         self._clean = True
 
     def _stream(self, program: Program, frames: Iterator[Codes]) -> Iterator[Result]:
@@ -202,7 +211,11 @@ class Device:
         while sender is not None or sent > self._frames:
             state = self._link.state
             done = state.result_valid and state.frames_done == (self._frames + 1) & FRAME_COUNT_MASK
-            if sender is not None and state.free_rows and self._send(sender):
+            over = done and sender is None and sent == self._frames + 1
+            # Weights before rows: a machine that lacks rows soon takes no more weights, and then has no room for any.
+            if not over and self._send_weights():
+                waited_s = 0.0
+            elif sender is not None and self._link.state.free_rows and self._send(sender):
                 waited_s = 0.0
                 if not sender.rows_left:
                     sent += 1
@@ -218,13 +231,31 @@ class Device:
                 if waited_s > idle_limit_s:
                     raise DeviceError(
                         f"{self.name}: frame {self._frames} of '{program.network}' made no progress for "
-                        f"{waited_s * 1e3:.1f} ms; predicted were {self._frame_s * 1e3:.3f} ms"
+                        f"{waited_s * 1e3:.1f} ms; predicted were {self._frame_s * 1e3:.3f} ms{self._lack()}"
                     )
         self._clean = True
 
+    def _send_weights(self) -> bool:
+        """Enter weights that LOADs will take, if there is room for them; whether any were entered."""
+        if self._feed is None:
+            return False
+        try:
+            return self._feed.send()
+        except RequestRefused as error:
+            raise self._explain(error) from None
+        except DeviceError as error:
+            raise DeviceError(f"{error}{self._lack()}") from None
+
+    def _lack(self) -> str:
+        """What the machine says that it waits for, as the end of a message."""
+        return "; the machine waits for weights from the link" if self._link.status()["weights_awaited"] else ""
+
     def _send(self, sender: _Sender) -> bool:
         """Enter as many rows as there is room for and a request holds; ``False`` if the board had none after all."""
-        rows, data = sender.take(self._link.state.free_rows, self._link.settings.payload_bytes)
+        payload_bytes = self._link.settings.payload_bytes
+        if self._feed is not None:
+            payload_bytes = min(payload_bytes, ROWS_BYTES)
+        rows, data = sender.take(self._link.state.free_rows, payload_bytes)
         try:
             self._link.frame_rows(self._rows, rows, data)
         except RequestRefused as error:
@@ -254,6 +285,8 @@ class Device:
     def _wait(self, waited_s: float, polls: int) -> float:
         """Let one of ``polls`` parts of a frame's time pass, more after a long wait, and look again; the seconds."""
         pause_s = max(self._frame_s / max(polls, POLLS_PER_FRAME), MINIMUM_POLL_S, waited_s / POLLS_PER_FRAME)
+        if self._feed is not None:
+            pause_s = min(pause_s, self._feed.pause_s)
         self._link.wait(pause_s)
         status = self._link.status()
         if status["fault"]:
@@ -283,8 +316,10 @@ class Device:
         number = status["fault"]
         fault = Fault(number) if number in tuple(Fault) else number
         name = fault.name.lower() if isinstance(fault, Fault) else "unknown"
-        cause = f": {CAUSES[fault]}" if isinstance(fault, Fault) and fault in CAUSES else ""
-        if fault in (Fault.WEIGHTS, Fault.WEIGHTS_CHECK):
+        from_link = self.architecture.fetches_from_link
+        causes = CAUSES | LINK_CAUSES if from_link else CAUSES
+        cause = f": {causes[fault]}" if isinstance(fault, Fault) and fault in causes else ""
+        if fault in (Fault.WEIGHTS, Fault.WEIGHTS_CHECK) and not from_link:
             program = self._need_program()
             cause += f"; it must hold those of '{program.network}' from byte {program.stream_offset:#x} on"
         return FaultError(f"{self.name}: the machine stopped with fault {number} ({name}){cause}; reset it", fault)
@@ -318,8 +353,8 @@ def identify(program: Program) -> int:
 def _architecture(target: Target, record: dict[str, int]) -> Architecture:
     """What the board is, from what it says; ``DeviceError`` if it is not what was expected."""
     name = identity_name(record)
-    keys: dict[str, Any] = {key: record[key] for key in identity_fields()}
     try:
+        keys: dict[str, Any] = identity_fields(record)
         actual = Architecture(name=name, board=target.name, **keys)
     except ValueError as error:
         raise DeviceError(f"{target.name}: the board describes an impossible machine: {error}") from None
@@ -329,17 +364,12 @@ def _architecture(target: Target, record: dict[str, int]) -> Architecture:
     if expected is None:
         return actual
     if expected.fingerprint != actual.fingerprint:
-        theirs = identity(expected)
+        theirs = identity_fields(identity(expected))
         differences = ", ".join(
-            f"{key} {record[key]} instead of {theirs[key]}" for key in identity_fields() if record[key] != theirs[key]
+            f"{key} {keys[key]} instead of {theirs[key]}" for key in keys if keys[key] != theirs[key]
         )
         raise DeviceError(f"{target.name}: the board is '{name}', not '{expected.name}': {differences}")
     return expected
-
-
-def identity_fields() -> tuple[str, ...]:
-    """The parameters of an `Architecture` that a board reports."""
-    return (*PROGRAM_FIELDS, "clock_hz", "uart_baud")
 
 
 def _real_values(program: Program, outputs: dict[str, Codes]) -> dict[str, NDArray[np.float32]]:

@@ -6,10 +6,12 @@ from math import prod
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Opcode
-from emberline.arch.listing import Instruction, decode
+from emberline.arch.listing import Instruction, decode, unroll
+from emberline.arch.packets import SUPPLY_WORDS
 from emberline.arch.timing import predict
-from emberline.driver.link_model import LinkModel
+from emberline.driver.link_model import WORD_BYTES, LinkModel
 from emberline.driver.link_model import Machine as LinkMachine
+from emberline.errors import WeightFaultError
 from emberline.model.machine import Machine
 
 FRAMES_BUFFERED = 2
@@ -33,11 +35,13 @@ def rows_of_frame(instructions: list[Instruction]) -> int:
 class EmulatedMachine:
     """An accelerator for `LinkModel`: computes a frame as soon as its rows are there and the last result is released.
 
-    Errors of the program are raised where the hardware would stop with a fault.
+    Weights from the link are taken once a frame's rows are there, and it is computed when all of its own have come.
+    Fetched weights that are no good are a fault, as in hardware; other errors of the program are raised.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         self._machine = Machine(architecture)
+        self._supplied = architecture.fetches_from_link
         self._program = [0] * architecture.program_depth_words
         self._weights = bytearray(architecture.weight_bytes)
         self._word_bytes = architecture.multipliers
@@ -52,8 +56,12 @@ class EmulatedMachine:
         self.free_rows = self.row_bytes = self.result_bytes = 0
         self.cycles = self.stall_cycles = 0
         self._pending = bytearray()
+        self._supply = bytearray()
+        if self._supplied:
+            self._sent = self._machine.fetch_sent_weights()
         self._rows_of_frame = 0
         self._frame_cycles = 0
+        self._weights_of_frame = self._weights_taken = 0  # bytes
 
     def write_program(self, address: int, words: list[int]) -> None:
         self._program[address : address + len(words)] = words
@@ -77,6 +85,8 @@ class EmulatedMachine:
         self.row_bytes = machine.frame_row_bytes
         self.result_bytes = result["words"] * machine.architecture.lanes_in
         self._rows_of_frame = rows_of_frame(instructions)
+        executed = unroll(decode(program))
+        self._weights_of_frame = sum(each.fields["length"] for each in executed if each.opcode is Opcode.LOAD)
         self._frame_cycles = predict(machine.architecture, program).cycles
         self.free_rows = FRAMES_BUFFERED * self._rows_of_frame
 
@@ -85,19 +95,50 @@ class EmulatedMachine:
         self._pending += data
         self._compute()
 
+    def enter_weights(self, data: bytes) -> None:
+        self._supply += data
+        self._compute()
+
+    @property
+    def weight_room(self) -> int:
+        return SUPPLY_WORDS - len(self._supply) // WORD_BYTES
+
+    @property
+    def weights_awaited(self) -> bool:
+        return self._frame_is_there() and self._weights_taken < self._weights_of_frame
+
     def release(self) -> None:
         self.result = None
         self._compute()
 
+    def _frame_is_there(self) -> bool:
+        return self.running and self.result is None and len(self._pending) >= self._rows_of_frame * self.row_bytes
+
+    def _take_weights(self) -> bool:
+        """Whether all of the frame's weights are there."""
+        if not self._supplied:
+            return True
+        data = bytes(self._supply[: self._weights_of_frame - self._weights_taken])
+        del self._supply[: len(data)]
+        self._sent.append(data)
+        self._weights_taken += len(data)
+        return self._weights_taken == self._weights_of_frame
+
     def _compute(self) -> None:
+        if not self._frame_is_there() or not self._take_weights():
+            return
+        self._weights_taken = 0
         size = self._rows_of_frame * self.row_bytes
-        if self.result is None and len(self._pending) >= size:
-            frame = bytes(self._pending[:size])
-            del self._pending[:size]
+        frame = bytes(self._pending[:size])
+        del self._pending[:size]
+        try:
             self.result = self._machine.run_frame(frame)
-            self.free_rows += self._rows_of_frame
-            self.frames_done += 1
-            self.cycles = self._frame_cycles
+        except WeightFaultError as error:
+            self.fault, self.running = error.fault, False
+            return
+        self.free_rows += self._rows_of_frame
+        self.frames_done += 1
+        self.cycles = self._frame_cycles
 
 
 class EmulatedBoard:

@@ -12,6 +12,7 @@ from emberline.arch.packets import (
     RESULT,
     ROWS,
     STATUS,
+    SUPPLY_PIECE_WORDS,
     RequestType,
     ResponseCode,
     identity,
@@ -20,11 +21,12 @@ from emberline.arch.packets import (
 
 WORD_BYTES = 4
 COUNT_MASK = 0xFFFF
+POSITION_MASK = 0xFFFF_FFFF
 WRITES = (RequestType.WRITE_PROGRAM, RequestType.WRITE_WEIGHTS)
 
 
 class Machine(Protocol):
-    """What the link needs of an accelerator."""
+    """What the link needs of an accelerator; what concerns weights from the link, only of one that gets them there."""
 
     running: bool
     fault: int
@@ -37,6 +39,13 @@ class Machine(Protocol):
     cycles: int
     stall_cycles: int
 
+    @property
+    def weight_room(self) -> int:
+        """Words of weights."""
+
+    @property
+    def weights_awaited(self) -> bool: ...
+
     def write_program(self, address: int, words: list[int]) -> None: ...
 
     def write_weights(self, offset: int, data: bytes) -> None: ...
@@ -44,6 +53,8 @@ class Machine(Protocol):
     def start(self) -> None: ...
 
     def enter_rows(self, data: bytes) -> None: ...
+
+    def enter_weights(self, data: bytes) -> None: ...
 
     def release(self) -> None: ...
 
@@ -62,9 +73,14 @@ class LinkModel:
         self._reader = PacketReader.of_requests()
         self._last: tuple[int, int] | None = None
         self._rows_entered = 0
+        self._weights_entered = 0
         self._program_id = 0
         self._payload_errors = 0
         self._truncations = 0
+
+    @property
+    def _supplied(self) -> bool:
+        return self.architecture.fetches_from_link
 
     def feed(self, data: bytes) -> bytes:
         """What the board answers to these bytes."""
@@ -108,6 +124,8 @@ class LinkModel:
                 return self._check_write(request, argument, length)
             case RequestType.FRAME_ROWS:
                 return self._check_rows(packet, duplicate)
+            case RequestType.WEIGHT_STREAM if self._supplied:
+                return self._check_weights(argument, length, duplicate)
             case RequestType.START | RequestType.READ_RESULT | RequestType.RELEASE_RESULT if length:
                 return ResponseCode.BAD_LENGTH
             case RequestType.START if not duplicate:
@@ -153,6 +171,20 @@ class LinkModel:
             return ResponseCode.NO_ROOM
         return ResponseCode.OK if length == rows["rows"] * machine.row_bytes else ResponseCode.BAD_ROWS
 
+    def _check_weights(self, argument: int, length: int, duplicate: bool) -> ResponseCode:
+        machine = self.machine
+        if length == 0 or length % WORD_BYTES:
+            return ResponseCode.BAD_LENGTH
+        if duplicate:
+            return ResponseCode.OK
+        if machine.fault:
+            return ResponseCode.FAULTED
+        if not machine.running:
+            return ResponseCode.NOT_RUNNING
+        if argument != self._weights_entered:
+            return ResponseCode.OUT_OF_STEP
+        return ResponseCode.NO_ROOM if length // WORD_BYTES > machine.weight_room else ResponseCode.OK
+
     def _execute(self, packet: Packet) -> None:
         machine, payload, argument = self.machine, packet.payload, packet.header["argument"]
         match packet.header["type"]:
@@ -165,15 +197,18 @@ class LinkModel:
             case RequestType.WRITE_WEIGHTS:
                 machine.write_weights(argument * WORD_BYTES, payload)
             case RequestType.START:
-                self._program_id, self._rows_entered = argument, 0
+                self._program_id, self._rows_entered, self._weights_entered = argument, 0, 0
                 machine.start()
             case RequestType.FRAME_ROWS:
                 self._rows_entered = self._rows_entered + ROWS.unpack([argument])["rows"] & COUNT_MASK
                 machine.enter_rows(payload)
+            case RequestType.WEIGHT_STREAM:
+                self._weights_entered = self._weights_entered + len(payload) // WORD_BYTES & POSITION_MASK
+                machine.enter_weights(payload)
             case RequestType.RELEASE_RESULT:
                 machine.release()
             case RequestType.RESET:
-                self._program_id = self._rows_entered = 0
+                self._program_id = self._rows_entered = self._weights_entered = 0
                 machine.clear()
 
     def _respond(self, request: dict[str, int], code: ResponseCode) -> bytes:
@@ -185,7 +220,7 @@ class LinkModel:
             "running": machine.running,
             "faulted": machine.fault != 0,
             "result_valid": machine.result is not None,
-            "reserved": 0,
+            "weight_room": self._supplied and machine.weight_room >= SUPPLY_PIECE_WORDS,
             "free_rows": min(machine.free_rows, 255),
             "frames_done": machine.frames_done & COUNT_MASK,
         }
@@ -211,6 +246,8 @@ class LinkModel:
             "frames_done": machine.frames_done & COUNT_MASK,
             "free_rows": machine.free_rows,
             "rows_entered": self._rows_entered,
+            "weights_awaited": self._supplied and machine.weights_awaited,
+            "free_weight_words": machine.weight_room if self._supplied else 0,
             "row_bytes": machine.row_bytes,
             "result_bytes": machine.result_bytes,
             "program_id": self._program_id,

@@ -24,6 +24,7 @@ from emberline.errors import DeviceError
 
 WORD_BYTES = 4
 ROW_COUNT_MASK = 0xFFFF
+POSITION_MASK = 0xFFFF_FFFF
 RETRIED = (ResponseCode.DAMAGED, ResponseCode.TRUNCATED)
 
 
@@ -64,6 +65,7 @@ class BoardState:
     result_valid: bool = False
     free_rows: int = 0
     frames_done: int = 0
+    weight_room: bool = False
 
 
 class Link:
@@ -124,6 +126,10 @@ class Link:
         """Enter rows; ``first_row`` counts rows since the start, modulo 65536."""
         argument = ROWS.pack({"first_row": first_row & ROW_COUNT_MASK, "rows": rows})[0]
         self.request(RequestType.FRAME_ROWS, argument, data)
+
+    def weight_stream(self, first_word: int, data: bytes) -> None:
+        """Enter weights that LOADs will take; ``first_word`` counts words of them since the start, modulo 2^32."""
+        self.request(RequestType.WEIGHT_STREAM, first_word & POSITION_MASK, data)
 
     def read_result(self, frame: int, result_bytes: int) -> tuple[dict[str, int], bytes]:
         """The `RESULT` record and the bytes of frame ``frame`` (modulo 65536)."""
@@ -210,6 +216,7 @@ class Link:
             bool(header["result_valid"]),
             header["free_rows"],
             header["frames_done"],
+            bool(header["weight_room"]),
         )
 
     def _record(self, request: RequestType, layout: Layout) -> dict[str, int]:

@@ -98,5 +98,5 @@ def _open_simulation(
     elif settings is None:
         byte_s = 2 / architecture.clock_hz
         settings = LinkSettings(timeout_s=SIMULATED_TIMEOUT_S, byte_s=byte_s, payload_bytes=PAYLOAD_LIMIT)
-    write_flash = board.write_flash if architecture.streams else None
+    write_flash = board.write_flash if architecture.fetches_from_flash else None
     return Target("rtl", board, architecture, settings, write_flash, board.take_writes if tap_writes else None)

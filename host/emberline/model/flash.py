@@ -1,16 +1,24 @@
-"""The flash as LOADs see it: what its blocks decode to."""
+"""Where LOADs get their blocks: the flash, or what the link has brought; and what they decode to."""
 
 from __future__ import annotations
 
 from functools import reduce
 from operator import xor
+from typing import Protocol
 
 import numpy as np
 
 from emberline.arch.weight_code import StreamFault
-from emberline.errors import WeightStreamError
+from emberline.errors import ForeignWeightsError, WeightStreamError
 from emberline.model.row_arithmetic import Fields
 from emberline.model.weight_decoder import WeightDecoder
+
+
+class WeightSource(Protocol):
+    """What executes LOADs."""
+
+    def fetch(self, load: Fields) -> bytes:
+        """The bytes of a LOAD's blocks; ``WeightStreamError`` where there are none, malformed or another program's."""
 
 
 class Flash:
@@ -21,27 +29,47 @@ class Flash:
         self._decoded: dict[tuple[int, int, int], bytes] = {}
 
     def fetch(self, load: Fields) -> bytes:
-        """The bytes of a LOAD's blocks.
-
-        Raises ``WeightStreamError`` where the flash has no, malformed or another program's blocks.
-        """
         key = (load["source"], load["length"], load["check"])
         if key not in self._decoded:
-            self._decoded[key] = self._fetch(*key)
+            source, length, check = key
+            where = f"of {length} bytes from byte {source} of the flash on"
+            first = source - self._offset
+            data = self._data[max(first, 0) : first + length]
+            if first < 0:
+                data = b""
+            self._decoded[key] = decode_load(data, length, check, where)
         return self._decoded[key]
 
-    def _fetch(self, source: int, length: int, check: int) -> bytes:
-        where = f"of {length} bytes from byte {source} of the flash on"
-        first = source - self._offset
-        data = self._data[max(first, 0) : first + length]
-        if first < 0 or len(data) < length:
-            raise WeightStreamError(f"{where}: there is nothing", StreamFault.TRUNCATED)
-        words = np.frombuffer(data, "<u4").astype(np.uint32)
-        decoder = WeightDecoder()
-        try:
-            blocks = decoder.decode(words)
-        except WeightStreamError as error:
-            raise WeightStreamError(f"{where}: {error}", error.cause) from None
-        if reduce(xor, decoder.checks) != check:
-            raise WeightStreamError(f"{where}: the blocks are another program's", StreamFault.CHECK)
-        return b"".join(blocks)
+
+class SentWeights:
+    """The bytes that have come over the link: LOADs take them in their order, wherever in the stream they want them."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._decoded: dict[tuple[bytes, int], bytes] = {}
+
+    def append(self, data: bytes) -> None:
+        self._data += data
+
+    def fetch(self, load: Fields) -> bytes:
+        length = load["length"]
+        data = bytes(self._data[:length])
+        del self._data[:length]
+        key = data, load["check"]
+        if key not in self._decoded:
+            self._decoded[key] = decode_load(data, length, load["check"], f"of {length} bytes from the link")
+        return self._decoded[key]
+
+
+def decode_load(data: bytes, length: int, check: int, where: str) -> bytes:
+    """What the blocks in ``data`` decode to, if they are ``length`` bytes and match ``check``."""
+    if len(data) < length:
+        raise WeightStreamError(f"{where}: there is nothing", StreamFault.TRUNCATED)
+    decoder = WeightDecoder()
+    try:
+        blocks = decoder.decode(np.frombuffer(data, "<u4").astype(np.uint32))
+    except WeightStreamError as error:
+        raise WeightStreamError(f"{where}: {error}", error.cause) from None
+    if reduce(xor, decoder.checks) != check:
+        raise ForeignWeightsError(f"{where}: the blocks are another program's", StreamFault.CHECK)
+    return b"".join(blocks)

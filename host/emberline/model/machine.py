@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.frame_rows import FrameRows
-from emberline.arch.isa import LOAD_QUEUE, POINTER_COUNT, Opcode
+from emberline.arch.isa import LOAD_QUEUE, POINTER_COUNT, Fault, Opcode
 from emberline.arch.listing import Instruction, unroll, validate
 from emberline.arch.timing import PooledRow, combines_in_flight, minimum_idle
-from emberline.errors import EmulationError, WeightStreamError
+from emberline.errors import EmulationError, ForeignWeightsError, WeightFaultError, WeightStreamError
 from emberline.model.depthwise_arithmetic import DepthwiseArithmetic
-from emberline.model.flash import Flash
+from emberline.model.flash import Flash, SentWeights, WeightSource
 from emberline.model.row_arithmetic import Fields, RowArithmetic
 
 ROWS_IN_FLIGHT = 1
@@ -80,13 +80,18 @@ class Machine:
         self._last_is_pair = False
         self._last_pool: tuple[PooledRow, _Places, _Places | None] | None = None
         self._result_is_free = False
-        self._flash = Flash(b"", 0)
+        self._source: WeightSource = Flash(b"", 0)
         self._loader = np.zeros(architecture.weight_depth_words, np.int64)  # the LOAD that wrote each word
         self._loads = self._complete = 0
 
     def load_flash(self, data: bytes, offset: int) -> None:
         """What LOADs read: ``data`` from byte ``offset`` on."""
-        self._flash = Flash(data, offset)
+        self._source = Flash(data, offset)
+
+    def fetch_sent_weights(self) -> SentWeights:
+        """From now on LOADs take, in their order, what is appended to the answer."""
+        self._source = sent = SentWeights()
+        return sent
 
     def load_weights(self, data: bytes, address: int = 0) -> None:
         """Write whole weight words from word ``address``; ``EmulationError`` where they do not fit."""
@@ -182,12 +187,15 @@ class Machine:
     def _load(self, fields: Fields) -> None:
         """Write the words at once: as early as the hardware could, so that a ROW that needs others shows."""
         try:
-            data = self._flash.fetch(fields)
+            data = self._source.fetch(fields)
         except WeightStreamError as error:
-            raise EmulationError(f"word {self._address}: LOAD {error}") from None
+            fault = Fault.WEIGHTS_CHECK if isinstance(error, ForeignWeightsError) else Fault.WEIGHTS
+            raise WeightFaultError(f"word {self._address}: LOAD {error}", fault) from None
         address, words = fields["address"], fields["words"]
         size = words * self.architecture.multipliers
-        self._require(len(data) == size, f"decodes to {len(data)} bytes instead of {size}")
+        if len(data) != size:
+            text = f"word {self._address}: LOAD decodes to {len(data)} bytes instead of {size}"
+            raise WeightFaultError(text, Fault.WEIGHTS)
         self.weights[address : address + words] = np.frombuffer(data, np.int8).reshape(words, *self.weights.shape[1:])
         self._loads += 1
         self._loader[address : address + words] = self._loads

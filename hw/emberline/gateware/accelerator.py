@@ -18,6 +18,7 @@ from emberline.gateware.flash.quad_spi import FlashPins
 from emberline.gateware.frame_writer import ROW_BYTES_WIDTH, ROW_COUNT_WIDTH, FrameWriter
 from emberline.gateware.lane import Lane
 from emberline.gateware.lane_control import CHUNK_WIDTH, CONTROL, WEIGHT_LATENCY, weight_write_layout
+from emberline.gateware.link.core_ports import supply_members
 from emberline.gateware.link.stream_register import StreamRegister
 from emberline.gateware.pooler import Pooler
 from emberline.gateware.requantiser import Requantiser
@@ -29,6 +30,7 @@ from emberline.gateware.row_issuer import RowIssuer
 from emberline.gateware.sequencer import Sequencer
 from emberline.gateware.structures import copies, delayed
 from emberline.gateware.weight_loader import WeightLoader
+from emberline.gateware.weight_supply import WeightSupply
 
 FLUSH_CYCLES = 256
 """How long a reset lasts: longer than a group is on its way from the issuer to the buffer."""
@@ -65,6 +67,8 @@ class Accelerator(wiring.Component):
             last of ``frames_done`` frames is there until result_release.
         start, running, fault, cycles, stall_cycles: `Sequencer`.
         flash: the configuration flash's lines, where weights may come from it.
+        supply_enable, supply_data, supply_commit, supply_abort, supply_room, supply_awaited: `WeightSupply`, where they
+            may come over the link.
         clear: stop and reset all control state; the memories keep their contents.
     """
 
@@ -95,7 +99,8 @@ class Accelerator(wiring.Component):
                 "fault": Out(8),
                 "cycles": Out(32),
                 "stall_cycles": Out(32),
-                **({"flash": Out(FlashPins())} if architecture.streams else {}),
+                **({"flash": Out(FlashPins())} if architecture.fetches_from_flash else {}),
+                **{name: member.flip() for name, member in supply_members(architecture).items()},
             }
         )
 
@@ -353,20 +358,19 @@ class Accelerator(wiring.Component):
         ]
 
     def _build_loader(self, m: Module) -> None:
-        """Weights from the flash, beside those from the link, which come while nothing runs."""
-        architecture, sequencer = self._architecture, self._sequencer
-        loader = WeightLoader(architecture)
-        reader = FlashReader(clock_hz=architecture.clock_hz, divider=architecture.weight_word_cycles // 8)
-        m.submodules.loader, m.submodules.flash_reader = self._row_reset(loader), self._row_reset(reader)
-        connect(m, loader.read, reader.i)
-        connect(m, reader.o, loader.i_bytes)
-        connect(m, reader.pins, flipped(self.flash))
+        """Weights that are fetched, beside those from the link, which come while nothing runs."""
+        sequencer = self._sequencer
+        self._loader = loader = WeightLoader(self._architecture)
+        m.submodules.loader = self._row_reset(loader)
+        if self._architecture.fetches_from_link:
+            self._build_supply(m)
+        else:
+            self._build_flash_reader(m)
         m.d.comb += [
             loader.i.eq(sequencer.o_load),
             loader.i_valid.eq(sequencer.o_load_valid),
             loader.i_row_taken.eq(sequencer.i_row_taken),
             loader.i_row_end.eq(sequencer.i_row_end),
-            loader.i_flash_fault.eq(reader.o_fault),
             sequencer.i_loads_pending.eq(loader.o_pending),
             sequencer.i_load_late.eq(loader.o_late),
             sequencer.i_load_fault.eq(loader.o_fault),
@@ -380,7 +384,32 @@ class Accelerator(wiring.Component):
             chunk.eq(Mux(loader.write_enable, loader.write_data, self.weight_data)),
         ]
         self._weight_write = enable, address, chunk
-        m.d.comb += self._flash_settled.eq(reader.o_ready | (reader.o_fault != FlashFault.NONE))
+
+    def _build_flash_reader(self, m: Module) -> None:
+        architecture, loader = self._architecture, self._loader
+        reader = FlashReader(clock_hz=architecture.clock_hz, divider=architecture.weight_word_cycles // 8)
+        m.submodules.flash_reader = self._row_reset(reader)
+        connect(m, loader.read, reader.i)
+        connect(m, reader.o, loader.i_bytes)
+        connect(m, reader.pins, flipped(self.flash))
+        m.d.comb += [
+            loader.i_flash_fault.eq(reader.o_fault),
+            self._flash_settled.eq(reader.o_ready | (reader.o_fault != FlashFault.NONE)),
+        ]
+
+    def _build_supply(self, m: Module) -> None:
+        supply = WeightSupply(family=self._architecture.family)
+        m.submodules.supply = self._row_reset(supply)
+        connect(m, self._loader.read, supply.i)
+        connect(m, supply.o, self._loader.i_bytes)
+        m.d.comb += [
+            supply.i_enable.eq(self.supply_enable),
+            supply.i_data.eq(self.supply_data),
+            supply.i_commit.eq(self.supply_commit),
+            supply.i_abort.eq(self.supply_abort),
+            self.supply_room.eq(supply.o_room),
+            self.supply_awaited.eq(supply.o_awaited),
+        ]
 
     def _build_lanes(self, m: Module) -> None:
         """The array: everything enters at lane 0 and is forwarded."""

@@ -24,7 +24,7 @@ SILENCE_SECONDS = 0.05
 
 def flash_member(architecture: Architecture) -> dict[str, wiring.Member]:
     """The member ``flash`` of a top level, where there is one."""
-    return {"flash": Out(FlashPins())} if architecture.streams else {}
+    return {"flash": Out(FlashPins())} if architecture.fetches_from_flash else {}
 
 
 class SimulationTop(wiring.Component):
@@ -49,7 +49,7 @@ class SimulationTop(wiring.Component):
         connect_core(m, link.core, core)
         wiring.connect(m, wiring.flipped(self.i_bytes), link.i)
         wiring.connect(m, link.o, wiring.flipped(self.o_bytes))
-        if self._architecture.streams:
+        if self._architecture.fetches_from_flash:
             wiring.connect(m, core.flash, wiring.flipped(self.flash))
         return m
 
@@ -90,7 +90,7 @@ class UartTop(wiring.Component):
         connect_core(m, link.core, core)
         wiring.connect(m, receiver.o, link.i)
         wiring.connect(m, link.o, transmitter.i)
-        if architecture.streams:
+        if architecture.fetches_from_flash:
             wiring.connect(m, core.flash, wiring.flipped(self.flash))
         m.d.comb += [
             receiver.rx.eq(self.rx),

@@ -250,7 +250,7 @@ def simulate_architecture(
     Parameters:
         link: ``"bytes"`` simulates the packets only, ``"uart"`` the serial line at the architecture's rate as well,
             which takes ten bit times for every byte.
-        flash_bytes: of weights that the flash holds, on a machine that fetches them.
+        flash_bytes: of weights that the flash holds, on a machine that fetches them from there.
         tap_writes: let ``take_writes`` return the groups that ROWs write, their addresses in the bytes behind them.
         options: passed on to ``SimulatedBoard``.
     """
@@ -266,7 +266,7 @@ def simulate_architecture(
         options["uart_divisor"] = divisor(architecture.clock_hz, architecture.uart_baud)
     if tap_writes:
         options["writes"] = _activation_writes(architecture)
-    if not architecture.streams:
+    if not architecture.fetches_from_flash:
         return SimulatedBoard(
             lambda: top(architecture), recipe=make_recipe(top.__name__, architecture), link=link, **options
         )
@@ -283,7 +283,7 @@ def _activation_writes(architecture: Architecture) -> Tap:
     """Groups on their way to the activation buffer, and in the upper bytes their addresses."""
     if architecture.compact:
         raise SimulationError(f"'{architecture.name}' is a compact machine: its writes cannot be tapped")
-    path = f"{'inner.' if architecture.streams else ''}accelerator.buffer."
+    path = f"{'inner.' if architecture.fetches_from_flash else ''}accelerator.buffer."
     group = (f"{path}write_group", 8 * architecture.lanes_out)
     address = (f"{path}write_address", (architecture.activation_depth_groups - 1).bit_length())
     return Tap((group, address), f"{path}write_valid")

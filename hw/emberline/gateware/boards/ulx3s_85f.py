@@ -58,7 +58,7 @@ class Ulx3sTop(wiring.Component):
             top.rx.eq(rx.i),
             tx.o.eq(top.tx),
         ]
-        if self._architecture.streams:
+        if self._architecture.fetches_from_flash:
             self._lead_out(m, platform, top)
         activity = Signal(ACTIVITY_WIDTH)
         beat = Signal(ACTIVITY_WIDTH + 4)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Module, Signal, Value
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -22,7 +23,13 @@ from emberline.gateware.structures import structure
 SETTLE_CYCLES = 128
 """From an effect on the machine to the state that the response reports: the last row's words and padding are stored."""
 
-EFFECTS = (RequestType.START, RequestType.FRAME_ROWS, RequestType.RELEASE_RESULT, RequestType.RESET)
+EFFECTS = (
+    RequestType.START,
+    RequestType.FRAME_ROWS,
+    RequestType.RELEASE_RESULT,
+    RequestType.RESET,
+    RequestType.WEIGHT_STREAM,
+)
 """Requests that end in a strobe."""
 
 
@@ -30,8 +37,8 @@ class Command(wiring.Component):
     """Carries out requests one after the other and responds to each (`docs/protocol.md` is the specification).
 
     A request that has the type and the sequence number of the one before, which succeeded, is a retry: it is answered
-    ``OK`` again and has no second effect. Payloads of writes go straight into the memories, damaged or not; rows
-    count only if the whole request was good.
+    ``OK`` again and has no second effect. Payloads of writes go straight into the memories, damaged or not; rows, and
+    weights for LOADs, count only if the whole request was good.
 
     Parameters: ``architecture``.
 
@@ -68,9 +75,12 @@ class Command(wiring.Component):
         self._header = header = Signal(structure(REQUEST), reset_less=True)
         self._duplicate = Signal()
         self._accepted, self._fine = Signal(), Signal(reset_less=True)
-        payloads = (RequestType.FRAME_ROWS, RequestType.WRITE_PROGRAM, RequestType.WRITE_WEIGHTS)
+        self._supplied = self._architecture.fetches_from_link
+        payloads = [RequestType.FRAME_ROWS, RequestType.WRITE_PROGRAM, RequestType.WRITE_WEIGHTS]
+        payloads += self._supplied * [RequestType.WEIGHT_STREAM]
         self._routes = {request: Signal(name=f"to_{request.name.lower()}") for request in payloads}
         self._rows_entered = Signal(16)
+        self._weights_entered = Signal(32)  # words, modulo 2^32
         self._program_id = Signal(32)
         self._payload_begins, self._payload_open = Signal(), Signal()
         self._types = {request: Signal(name=f"is_{request.name.lower()}", reset_less=True) for request in RequestType}
@@ -83,7 +93,8 @@ class Command(wiring.Component):
         checked = self._check(m)
         judged = self._judge(m, code, end, rows)
         self._respond(m, responder, code)
-        strobes = ("start", "clear", "frame_commit", "frame_abort", "result_release")
+        strobes = ["start", "clear", "frame_commit", "frame_abort", "result_release"]
+        strobes += self._supplied * ["supply_commit", "supply_abort"]
         m.d.sync += [getattr(self.core, name).eq(0) for name in strobes]
         self._wrote = Signal()
         m.d.sync += self._wrote.eq(0)
@@ -196,6 +207,8 @@ class Command(wiring.Component):
                 (is_new & ~running, ResponseCode.NOT_RUNNING),
                 (is_new & ~in_step, ResponseCode.OUT_OF_STEP),
             )
+        if self._supplied:
+            self._check_supply(m, unless, whole_words, is_new & stopped_by_fault, is_new & ~running)
         with m.If(types[RequestType.START]):
             unless(
                 (~empty, ResponseCode.BAD_LENGTH),
@@ -211,6 +224,24 @@ class Command(wiring.Component):
         with m.If(other_version):
             m.d.comb += code.eq(ResponseCode.BAD_VERSION)
         return code
+
+    def _check_supply(
+        self, m: Module, unless: Callable[..., None], whole_words: Value, faulted: Value, stopped: Value
+    ) -> None:
+        """The check of WEIGHT_STREAM. Its payload fits before any of it is taken; meanwhile there is only more room."""
+        header, in_step, too_many = self._header, Signal(name="weights_in_step"), Signal(name="too_many_weights")
+        m.d.sync += [
+            in_step.eq(header.argument == self._weights_entered),
+            too_many.eq((header.length >> 2) > self.core.supply_room),
+        ]
+        with m.If(self._types[RequestType.WEIGHT_STREAM]):
+            unless(
+                (~whole_words, ResponseCode.BAD_LENGTH),
+                (faulted, ResponseCode.FAULTED),
+                (stopped, ResponseCode.NOT_RUNNING),
+                (~self._duplicate & ~in_step, ResponseCode.OUT_OF_STEP),
+                (~self._duplicate & too_many, ResponseCode.NO_ROOM),
+            )
 
     def _payload_paths(self, m: Module) -> RowWriter:
         """Leads the payload to where the request's type wants it; what was refused goes nowhere."""
@@ -245,6 +276,15 @@ class Command(wiring.Component):
                 getattr(core, f"{name}_address").eq(words.o_address),
                 getattr(core, f"{name}_data").eq(words.o_data),
             ]
+        if self._supplied:
+            m.submodules.supply = words = WordWriter(1)  # their order is their address
+            m.d.comb += [
+                words.start.eq(self._payload_begins),
+                words.i.payload.eq(self.i_payload.payload),
+                words.i.valid.eq(in_payload & self._routes[RequestType.WEIGHT_STREAM]),
+                core.supply_enable.eq(words.o_enable),
+                core.supply_data.eq(words.o_data),
+            ]
         return rows
 
     def _judge(self, m: Module, code: Signal, end: Signal, rows: RowWriter) -> Value:
@@ -267,6 +307,9 @@ class Command(wiring.Component):
                 m.d.comb += judged.eq(ResponseCode.NO_ROOM)
             with m.Elif(differs):
                 m.d.comb += judged.eq(ResponseCode.BAD_ROWS)
+        if self._supplied:
+            with m.If(self._routes[RequestType.WEIGHT_STREAM] & (faulted | stopped)):
+                m.d.comb += judged.eq(Mux(faulted, ResponseCode.FAULTED, ResponseCode.NOT_RUNNING))
         with m.If(end == PacketEnd.DAMAGED):
             m.d.comb += judged.eq(ResponseCode.DAMAGED)
         with m.If(end == PacketEnd.TRUNCATED):
@@ -288,6 +331,11 @@ class Command(wiring.Component):
                 core.clear.eq(types[RequestType.RESET] & fine),
                 self._wrote.eq(types[RequestType.WRITE_PROGRAM] | types[RequestType.WRITE_WEIGHTS]),
             ]
+            if self._supplied:
+                m.d.sync += [
+                    core.supply_commit.eq(types[RequestType.WEIGHT_STREAM] & fine),
+                    core.supply_abort.eq(types[RequestType.WEIGHT_STREAM] & ~fine),
+                ]
 
     def _follow(self, m: Module) -> None:
         """What the link itself remembers follows the strobes a cycle later."""
@@ -299,8 +347,11 @@ class Command(wiring.Component):
             m.d.sync += self._program_id.eq(0)
         with m.If(core.frame_commit):
             m.d.sync += self._rows_entered.eq(self._rows_entered + self._rows.rows)
+        if self._supplied:
+            with m.If(core.supply_commit):
+                m.d.sync += self._weights_entered.eq(self._weights_entered + (header.length >> 2))
         with m.If(core.start | core.clear):
-            m.d.sync += self._rows_entered.eq(0)
+            m.d.sync += [self._rows_entered.eq(0), self._weights_entered.eq(0)]
 
     def _respond(self, m: Module, responder: Responder, code: Signal) -> None:
         core, header, status = self.core, self._header, responder.status
@@ -329,6 +380,8 @@ class Command(wiring.Component):
                 ("stall_cycles", core.stall_cycles),
             )
         ]
+        if self._supplied:
+            m.d.comb += [status.free_weight_words.eq(core.supply_room), status.weights_awaited.eq(core.supply_awaited)]
         ended, ending = Signal(), Signal.like(self.i_end.payload, reset_less=True)
         m.d.sync += [ended.eq(self.i_end.valid & self.i_end.ready), ending.eq(self.i_end.payload)]
         for name, event in (

@@ -7,9 +7,24 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.packets import SUPPLY_WORDS
 
 CHUNK_BYTES = 4
 """Bytes of one weight write."""
+
+
+def supply_members(architecture: Architecture) -> dict[str, wiring.Member]:
+    """The ports through which weights come while a frame is computed, if it has them, seen from the link."""
+    if not architecture.fetches_from_link:
+        return {}
+    return {
+        "supply_enable": Out(1),
+        "supply_data": Out(8 * CHUNK_BYTES),
+        "supply_commit": Out(1),
+        "supply_abort": Out(1),
+        "supply_room": In(range(SUPPLY_WORDS + 1)),
+        "supply_awaited": In(1),
+    }
 
 
 class CoreSignature(wiring.Signature):
@@ -27,6 +42,9 @@ class CoreSignature(wiring.Signature):
         start: strobe: run from word 0. clear: strobe: stop and forget.
         running, fault: state; ``fault`` is 0 or a reason.
         cycles, stall_cycles: of the last finished frame.
+        supply_enable, supply_data: writes a word of weights, never more than ``supply_room`` that are not committed.
+        supply_commit, supply_abort: strobes, as for frames. supply_awaited: weights are waited for. All six only on a
+            machine that gets weights over the link.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -55,6 +73,7 @@ class CoreSignature(wiring.Signature):
                 "fault": In(8),
                 "cycles": In(32),
                 "stall_cycles": In(32),
+                **supply_members(architecture),
             }
         )
 

@@ -11,7 +11,16 @@ from amaranth.lib.wiring import In, Out
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.layout import WORD_WIDTH, Layout
-from emberline.arch.packets import IDENTITY, RESPONSE, RESULT, STATUS, RequestType, ResponseCode, identity
+from emberline.arch.packets import (
+    IDENTITY,
+    RESPONSE,
+    RESULT,
+    STATUS,
+    SUPPLY_PIECE_WORDS,
+    RequestType,
+    ResponseCode,
+    identity,
+)
 from emberline.gateware.structures import structure
 
 WORD_BYTES = WORD_WIDTH // 8
@@ -135,7 +144,7 @@ class Responder(wiring.Component):
             header.running.eq(status.running),
             header.faulted.eq(status.fault != 0),
             header.result_valid.eq(status.result_valid),
-            header.reserved.eq(0),
+            header.weight_room.eq(status.free_weight_words >= SUPPLY_PIECE_WORDS),
             header.free_rows.eq(Mux(status.free_rows > FREE_ROWS_LIMIT, FREE_ROWS_LIMIT, status.free_rows)),
             header.frames_done.eq(status.frames_done),
             header.length.eq(0),
