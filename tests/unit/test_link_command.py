@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from amaranth.hdl import Module
@@ -19,6 +19,8 @@ from emberline.arch.packets import (
     RESULT,
     ROWS,
     STATUS,
+    SUPPLY_PIECE_WORDS,
+    SUPPLY_WORDS,
     RequestType,
     ResponseCode,
     from_bytes,
@@ -29,6 +31,7 @@ from emberline.gateware.link.host_link import HostLink
 from emberline.simulation.streams import PATTERNS, Pattern, simulate
 
 ARCHITECTURE = Architecture("test", 4, 4, 64, 16, 64, 1)
+SUPPLIED = replace(ARCHITECTURE, weight_source="link", weight_word_cycles=16)
 SILENCE = 100
 ROW_BYTES, ROWS_OF_FRAME, RING_ROWS = 5, 3, 7
 WEIGHT_BYTES = ARCHITECTURE.weight_bytes
@@ -38,13 +41,14 @@ OK = ResponseCode.OK
 class Board(wiring.Component):
     """The link and the stand-in."""
 
-    def __init__(self) -> None:
+    def __init__(self, architecture: Architecture) -> None:
+        self._architecture = architecture
         super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8))})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.core = core = FakeAccelerator(ARCHITECTURE)
-        m.submodules.link = link = HostLink(ARCHITECTURE, silence_cycles=SILENCE)
+        m.submodules.core = core = FakeAccelerator(self._architecture)
+        m.submodules.link = link = HostLink(self._architecture, silence_cycles=SILENCE)
         connect_core(m, link.core, core)
         wiring.connect(m, wiring.flipped(self.i), link.i)
         wiring.connect(m, link.o, wiring.flipped(self.o))
@@ -75,10 +79,12 @@ class Step:
         return packet.payload
 
 
-def play(steps: list[Step], pattern: Pattern = PATTERNS[0], seed: int = 0) -> list[Step]:
+def play(
+    steps: list[Step], pattern: Pattern = PATTERNS[0], seed: int = 0, architecture: Architecture = ARCHITECTURE
+) -> list[Step]:
     """Let the board answer step by step; each answer must be the twin's."""
-    twin = LinkModel(ARCHITECTURE, FakeMachine())
-    dut = Board()
+    twin = LinkModel(architecture, FakeMachine(architecture.fetches_from_link))
+    dut = Board(architecture)
     idle, stall = pattern.idle(seed), pattern.stall(seed)
 
     async def bench(ctx) -> None:
@@ -118,6 +124,7 @@ class Requests:
     def __init__(self) -> None:
         self.sequence = 100
         self.first_row = 0
+        self.first_word = 0
 
     def __call__(self, request: int, argument: int = 0, payload: bytes = b"", *, version: int = 1) -> Step:
         self.sequence = self.sequence + 1 & 0xFF
@@ -135,7 +142,7 @@ class Requests:
         return self(RequestType.WRITE_PROGRAM, 0, word.to_bytes(4, "little"))
 
     def start(self) -> list[Step]:
-        self.first_row = 0
+        self.first_row = self.first_word = 0
         return [self.program(), self(RequestType.START, 0xCAFE_F00D)]
 
     def rows(self, data: bytes, *, announced: int | None = None, first_row: int | None = None) -> Step:
@@ -145,7 +152,11 @@ class Requests:
         return step
 
 
-def frame(seed: int, rows: int = ROWS_OF_FRAME) -> bytes:
+def weights(seed: float, words: int) -> bytes:
+    return random.Random(seed).randbytes(4 * words)
+
+
+def frame(seed: float, rows: int = ROWS_OF_FRAME) -> bytes:
     return bytes(byte & 0x7F for byte in random.Random(seed).randbytes(rows * ROW_BYTES))
 
 
@@ -193,6 +204,7 @@ def test_every_refusal_has_its_code() -> None:
         new(RequestType.WRITE_PROGRAM, 0xFFFF_FFFF, bytes(12)),
         new(RequestType.WRITE_WEIGHTS, WEIGHT_BYTES // 4, bytes(4)),
         new(RequestType.WRITE_WEIGHTS, 0x8000_0000, bytes(4)),
+        new(RequestType.WEIGHT_STREAM, 0, bytes(4)),
         new(RequestType.START, 0, bytes(4)),
         new.rows(two_rows),
         *new.start(),
@@ -221,6 +233,7 @@ def test_every_refusal_has_its_code() -> None:
         *[code.UNKNOWN_TYPE] * 2,
         *[code.BAD_LENGTH] * 3,
         *[code.BAD_ADDRESS] * 4,
+        code.UNKNOWN_TYPE,
         code.BAD_LENGTH,
         code.NOT_RUNNING,
         *[OK] * 2,
@@ -306,14 +319,110 @@ def test_an_announcement_beyond_the_limit_swallows_nothing() -> None:
     assert codes(play(steps)) == [ResponseCode.BAD_LENGTH, OK]
 
 
-def _random_steps(seed: int) -> list[Step]:
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_a_frame_waits_for_its_weights_from_the_link(pattern: Pattern) -> None:
+    new = Requests()
+    data, words = frame(1), weights(2, ROWS_OF_FRAME + 1)
+    steps = [
+        new(RequestType.WRITE_WEIGHTS, 0, bytes((5, 0, 0, 0))),
+        *new.start(),
+        new.rows(data),
+        new(RequestType.WEIGHT_STREAM, 0, words[:4]),
+        new(RequestType.STATUS),
+        new(RequestType.WEIGHT_STREAM, 1, words[4:]),
+        new(RequestType.STATUS),
+        new(RequestType.READ_RESULT, 0),
+    ]
+    play(steps, pattern, 5, SUPPLIED)
+    assert codes(steps) == [OK] * len(steps)
+    before, after = (from_bytes(STATUS, steps[index].payload) for index in (5, 7))
+    assert before["weights_awaited"] and not before["result_valid"]
+    assert before["free_weight_words"] == SUPPLY_WORDS - 1
+    assert not after["weights_awaited"] and after["free_weight_words"] == SUPPLY_WORDS - 1
+    sums = (sum(data[at : at + ROW_BYTES]) for at in range(0, len(data), ROW_BYTES))
+    assert steps[8].payload[8:] == bytes((each + 5 + words[4 * at]) & 0xFF for at, each in enumerate(sums))
+
+
+def test_weights_from_the_link_are_refused_with_the_reason() -> None:
+    new = Requests()
+    damaged = bytearray(new(RequestType.WEIGHT_STREAM, 0, weights(1, 3)).data)
+    damaged[15] ^= 0x40
+    good = new(RequestType.WEIGHT_STREAM, 0, weights(1, 3))
+    steps = [
+        new(RequestType.WEIGHT_STREAM, 0, bytes(4)),
+        *new.start(),
+        new(RequestType.WEIGHT_STREAM, 0),
+        new(RequestType.WEIGHT_STREAM, 0, bytes(6)),
+        new(RequestType.WEIGHT_STREAM, 1, bytes(4)),
+        Step(bytes(damaged)),
+        Step(good.data[:19], silent=True),
+        good,
+        Step(good.data),
+        new(RequestType.WEIGHT_STREAM, 0, weights(1, 3)),
+        new(RequestType.WEIGHT_STREAM, 3, weights(2, SUPPLY_WORDS - 2)),
+        new(RequestType.STATUS),
+        new(RequestType.WEIGHT_STREAM, 3, weights(2, SUPPLY_WORDS - 3)),
+        new(RequestType.STATUS),
+        new(RequestType.WEIGHT_STREAM, SUPPLY_WORDS, bytes(4)),
+        new.rows(bytes((FAULT_BYTE,)) * ROW_BYTES),
+        new(RequestType.WEIGHT_STREAM, SUPPLY_WORDS, bytes(4)),
+        new(RequestType.RESET),
+        new(RequestType.START),
+        new(RequestType.WEIGHT_STREAM, 0, bytes(8)),
+        new(RequestType.STATUS),
+    ]
+    play(steps, architecture=SUPPLIED)
+    code = ResponseCode
+    assert codes(steps) == [
+        code.NOT_RUNNING,
+        OK,
+        OK,
+        code.BAD_LENGTH,
+        code.BAD_LENGTH,
+        code.OUT_OF_STEP,
+        code.DAMAGED,
+        code.TRUNCATED,
+        OK,
+        OK,
+        code.OUT_OF_STEP,
+        code.NO_ROOM,
+        OK,
+        OK,
+        OK,
+        code.NO_ROOM,
+        OK,
+        code.FAULTED,
+        *[OK] * 4,
+    ]
+    free = [from_bytes(STATUS, steps[index].payload)["free_weight_words"] for index in (12, 14, 21)]
+    assert free == [SUPPLY_WORDS - 3, 0, SUPPLY_WORDS - 2]
+    assert steps[12].header["weight_room"] == 1 and steps[14].header["weight_room"] == 0
+
+
+def test_every_response_says_whether_there_is_room_for_a_piece() -> None:
+    new = Requests()
+    whole = SUPPLY_WORDS - SUPPLY_PIECE_WORDS
+    steps = [
+        *new.start(),
+        new(RequestType.WEIGHT_STREAM, 0, bytes(4 * whole)),
+        new(RequestType.WEIGHT_STREAM, whole, bytes(4)),
+        new(RequestType.WEIGHT_STREAM, whole + 2, bytes(4)),
+    ]
+    play(steps, architecture=SUPPLIED)
+    assert [step.header["weight_room"] for step in steps[1:]] == [1, 1, 0, 0]
+
+
+def _random_steps(seed: int, *, supplied: bool = False) -> list[Step]:
     """Mostly sensible requests, some of them repeated, damaged, cut off or preceded by garbage."""
     rng = random.Random(seed)
     new = Requests()
     steps = new.start()
     frame_number = 0
+    kinds = ["rows", "rows", "rows", "read", "release", "status", "start", "reset", "weights"] + 3 * supplied * [
+        "supply"
+    ]
     for _ in range(25):
-        match rng.choice(("rows", "rows", "rows", "read", "release", "status", "start", "reset", "weights")):
+        match rng.choice(kinds):
             case "rows":
                 count = rng.randrange(1, 5)
                 step = new.rows(frame(rng.random(), count))
@@ -332,7 +441,11 @@ def _random_steps(seed: int) -> list[Step]:
             case "reset":
                 steps.append(new(RequestType.RESET))
                 step = new(RequestType.START)
-                new.first_row = frame_number = 0
+                new.first_row = new.first_word = frame_number = 0
+            case "supply":
+                count = rng.randrange(1, 7)
+                step = new(RequestType.WEIGHT_STREAM, new.first_word, rng.randbytes(4 * count))
+                new.first_word += count
         data = bytearray(step.data)
         match rng.random():
             case x if x < 0.1:
@@ -351,3 +464,8 @@ def _random_steps(seed: int) -> list[Step]:
 @pytest.mark.parametrize("seed", range(4))
 def test_random_conversations_equal_the_twin(seed: int) -> None:
     play(_random_steps(seed), PATTERNS[seed % len(PATTERNS)], seed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_conversations_with_weights_equal_the_twin(seed: int) -> None:
+    play(_random_steps(seed, supplied=True), PATTERNS[seed % len(PATTERNS)], seed, SUPPLIED)
