@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from link_networks import LINKED, SEEDS, Case, foreign, network_of, other_weights, same
+from link_networks import BUSY_SEED, LINKED, SEEDS, Case, foreign, network_of, other_weights, same
 from lossy_transport import LossyTransport
 
 from emberline.arch.architecture import Architecture
@@ -63,7 +63,7 @@ def case() -> Case:
     return case
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [*SEEDS, BUSY_SEED])
 def test_random_networks_give_numpys_outputs_frame_after_frame(seed: int) -> None:
     case = network_of(seed)
     assert case.program.stream and not case.program.weights
@@ -85,7 +85,7 @@ def test_a_frame_takes_the_stream_in_the_order_of_its_loads(case: Case) -> None:
 
 
 def test_weights_and_rows_take_turns_and_neither_is_too_long(case: Case) -> None:
-    """As much as there is room for comes before the rows, the next frame's weights while a result waits."""
+    """Two pieces of weights for each turn of rows, the next frame's weights while a result waits."""
     board = Recorder()
     with connect(board) as device:
         device.load(case.program)
@@ -93,8 +93,9 @@ def test_weights_and_rows_take_turns_and_neither_is_too_long(case: Case) -> None
         check(device, case)
     weights, rows = RequestType.WEIGHT_STREAM, RequestType.FRAME_ROWS
     kinds = [kind for kind, _ in board.requests]
-    assert kinds[: SUPPLY_WORDS // SUPPLY_PIECE_WORDS + 1] == [weights] * (SUPPLY_WORDS // SUPPLY_PIECE_WORDS) + [rows]
+    assert kinds[:3] == [weights, weights, rows]
     assert (rows, weights) in pairwise(kinds)
+    assert weights in kinds[: kinds.index(RequestType.READ_RESULT)][::-1][:2]
     assert {size for kind, size in board.requests if kind is weights} == {4 * SUPPLY_PIECE_WORDS}
     row_bytes = case.program.input.row_bytes
     assert max(size for kind, size in board.requests if kind is rows) <= max(ROWS_BYTES, row_bytes)
@@ -155,7 +156,7 @@ def test_a_line_that_loses_every_weight_is_named(case: Case) -> None:
 def test_a_machine_that_gets_no_weights_is_said_to_wait_for_them(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     with connect(EmulatedBoard(LINKED)) as device:
         device.load(case.program)
-        monkeypatch.setattr(device, "_send_weights", lambda: False)
+        monkeypatch.setattr(device, "_send_weights", lambda others_wait: False)
         with pytest.raises(DeviceError, match="made no progress for .*; the machine waits for weights from the link"):
             device.run(case.frames[0])
         assert device.status()["weights_awaited"] == 1

@@ -216,11 +216,19 @@ LOAD = Layout(
     "LOAD",
     (
         _OPCODE,
-        Field("source", 24, doc="byte address in the flash of the first block, a multiple of 4"),
+        Field(
+            "source",
+            24,
+            doc="byte address of the first block in the flash, a multiple of 4; over the link the order decides",
+        ),
         Field("length", 24, doc="bytes of all blocks, a multiple of 4"),
         Field("address", 16, doc="first weight word that is written"),
         Field("words", 16, doc="weight words that are written, at least 1"),
-        Field("cycles", 24, doc="how long it takes, at least: what the compiler announces for the flash's known rate"),
+        Field(
+            "cycles",
+            24,
+            doc="how long it takes, at least: what the compiler announces for the known rate of the source",
+        ),
         Field("check", 32, doc="the check words of all blocks, combined by exclusive or"),
     ),
 )

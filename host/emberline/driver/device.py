@@ -212,10 +212,10 @@ class Device:
             state = self._link.state
             done = state.result_valid and state.frames_done == (self._frames + 1) & FRAME_COUNT_MASK
             over = done and sender is None and sent == self._frames + 1
-            # Weights before rows: a machine that lacks rows soon takes no more weights, and then has no room for any.
-            if not over and self._send_weights():
+            urgent = done and self._feed is not None  # a result that may be in the way of the next one
+            if not over and self._send_weights(done or (sender is not None and state.free_rows > 0)):
                 waited_s = 0.0
-            elif sender is not None and self._link.state.free_rows and self._send(sender):
+            elif sender is not None and state.free_rows and not urgent and self._send(sender):
                 waited_s = 0.0
                 if not sender.rows_left:
                     sent += 1
@@ -235,12 +235,12 @@ class Device:
                     )
         self._clean = True
 
-    def _send_weights(self) -> bool:
-        """Enter weights that LOADs will take, if there is room for them; whether any were entered."""
+    def _send_weights(self, others_wait: bool) -> bool:
+        """Enter weights that LOADs will take, if it is their turn; whether any were entered."""
         if self._feed is None:
             return False
         try:
-            return self._feed.send()
+            return self._feed.send(others_wait)
         except RequestRefused as error:
             raise self._explain(error) from None
         except DeviceError as error:

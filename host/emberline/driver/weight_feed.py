@@ -11,6 +11,10 @@ ROWS_BYTES = 2 * WORD_BYTES * SUPPLY_PIECE_WORDS
 """Rows that are sent at once at most, so that weights never wait long for the link."""
 
 
+PIECES_IN_TURN = 2
+"""One behind the other, before rows and results, if there are any, have the link."""
+
+
 class WeightFeed:
     """What a started program's LOADs take, one frame's after the other's without end, as all frames take the same.
 
@@ -23,13 +27,16 @@ class WeightFeed:
         self._link = link
         self._data = program.fetched_stream
         self._sent = 0
+        self._turns = 0
         piece_cycles = SUPPLY_PIECE_WORDS * program.architecture.weight_word_cycles
         self.pause_s = piece_cycles / program.architecture.clock_hz
         """Until there may be room for another piece."""
 
-    def send(self) -> bool:
-        """Enter a piece if there is room for it; whether one was entered."""
-        if not self._link.state.weight_room:
+    def send(self, others_wait: bool) -> bool:
+        """Enter a piece if there is room for it, whether one was entered; every third turn is for others that wait."""
+        self._turns += 1
+        if (others_wait and self._turns > PIECES_IN_TURN) or not self._link.state.weight_room:
+            self._turns = 0
             return False
         size = SUPPLY_PIECE_WORDS * WORD_BYTES
         first = self._sent % len(self._data)
