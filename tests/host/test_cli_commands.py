@@ -180,3 +180,30 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     )
     assert finished.returncode == 0, finished.stderr
     assert "verify" in finished.stdout
+
+
+def test_a_program_whose_weights_come_over_the_link(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, frames: Path
+) -> None:
+    """Compiled for the machine that is named after the preset, and run there without naming it again."""
+    file = tmp_path / "linked.ember"
+    command = ("compile", "ember_cifar10", "--arch", "tiny-4x4", "--weights", "link", "-o", file)
+    report = invoke(capfd, *command, "--json").json()
+    assert report["arch"] == "tiny-4x4-link" and report["fetched_bytes"] >= report["stored_bytes"] > 0
+    assert "bytes of weights for the link, " in invoke(capfd, *command).out
+    program = Program.load(file)
+    assert program.architecture.weight_source == "link" and not program.weights
+    linked = invoke(capfd, "run", file, frames, "--limit", 1, "--json").json()
+    plain = invoke(capfd, "run", "ember_cifar10", frames, "--limit", 1, "--arch", "tiny-4x4", "--json").json()
+    assert linked["arch"] == "tiny-4x4-link"
+    assert linked["images"][0]["outputs"] == plain["images"][0]["outputs"]
+    refused = invoke(capfd, "run", file, frames, "--arch", "tiny-4x4")
+    assert refused.status == 1 and "weight_source link instead of flash" in refused.err
+
+
+@pytest.mark.parametrize("option", [("--flash-rate", "25"), ("--flash-image", "weights.bin")])
+def test_weights_from_the_link_and_from_a_flash_exclude_each_other(
+    capfd: pytest.CaptureFixture[str], option: tuple[str, str]
+) -> None:
+    finished = invoke(capfd, "compile", "ember_cifar10", "--weights", "link", *option)
+    assert finished.status == 1 and "--weights link takes no --flash-rate and no --flash-image" in finished.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 
 import pytest
 from fake_machine import FakeMachine, configuration
@@ -17,6 +18,7 @@ from emberline.arch.packets import (
     PREFIX_BYTES,
     REQUEST_SYNC,
     RESPONSE,
+    SUPPLY_WORDS,
     RequestType,
     ResponseCode,
     identity,
@@ -27,6 +29,7 @@ from emberline.driver.protocol import Link, LinkSettings, RequestRefused
 from emberline.errors import DeviceError
 
 ARCHITECTURE = Architecture("test", 4, 4, 64, 16, 64, 1)
+SUPPLIED = replace(ARCHITECTURE, weight_source="link", weight_word_cycles=16)
 ROW_BYTES, ROWS, RING = 6, 4, 9
 PATIENT = LinkSettings(attempts=200)
 
@@ -110,6 +113,30 @@ def test_results_are_right_however_bad_the_line(seed: int, rate: float) -> None:
     line.rate = 0
     status = link.status()
     assert status["frames_done"] == 3 and status["rows_entered"] == 3 * ROWS and not status["result_valid"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32), rate=st.floats(0, 0.6))
+def test_weights_for_the_frames_arrive_once_and_in_order_however_bad_the_line(seed: int, rate: float) -> None:
+    """In pieces that have nothing to do with the frames, between their rows."""
+    words = [(seed + index) & 0xFF for index in range(3 * ROWS)]
+    line = LossyTransport(EmulatedBoard(SUPPLIED, FakeMachine(supplied=True)), seed, rate)
+    link = Link(line, "board", PATIENT)
+    load(link, 9)
+    first = 0
+    for number in range(3):
+        link.frame_rows(number * ROWS, ROWS, frame(number))
+        for count in (1, 3) if number else (2, 2):
+            piece = words[first : first + count]
+            link.weight_stream(first, b"".join(word.to_bytes(4, "little") for word in piece))
+            first += count
+        _, result = link.read_result(number, ROWS)
+        link.release_result(number)
+        plain = expected_result(number, 9)
+        assert result == bytes((a + b) & 0xFF for a, b in zip(plain, words[number * ROWS :], strict=False))
+    assert link.state.weight_room
+    line.rate = 0
+    assert link.status()["free_weight_words"] == SUPPLY_WORDS
 
 
 @pytest.mark.parametrize("kind", LossyTransport.KINDS)
