@@ -14,8 +14,9 @@ from link_networks import BUSY_SEED, LINKED, SEEDS, Case, foreign, network_of, o
 from lossy_transport import LossyTransport
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.isa import Fault
+from emberline.arch.isa import Fault, Opcode
 from emberline.arch.link_rate import link_word_cycles, with_link_weights
+from emberline.arch.listing import decode
 from emberline.arch.packets import SUPPLY_PIECE_WORDS, SUPPLY_WORDS, RequestType, identity, identity_fields
 from emberline.arch.presets import preset
 from emberline.arch.program import Program
@@ -220,6 +221,19 @@ def test_the_rate_is_the_links() -> None:
     assert (linked.name, linked.weight_source) == ("ulx3s-85f-link", "link")
     assert linked.weight_word_cycles == link_word_cycles(board)
     assert with_link_weights(linked) is linked
+
+
+@pytest.mark.parametrize("pace", [5343, 1 << 16])
+def test_no_load_takes_longer_than_it_can_announce(pace: int) -> None:
+    """On a slow line a LOAD brings fewer words."""
+    machine = replace(LINKED, weight_word_cycles=pace)
+    case = network_of(3, machine)
+    loads = [each.fields["cycles"] for each in decode(case.program.instructions) if each.opcode is Opcode.LOAD]
+    assert pace * case.program.fetched_bytes // 4 < sum(loads)
+    assert max(loads) < 1 << 24 and (pace < 1 << 16 or sum(loads) > 1 << 27)
+    emulator = Emulator(machine)
+    emulator.load(case.program)
+    assert same(emulator.run(case.frames[0]).results, case.expected[0])
 
 
 def test_the_program_file_keeps_the_source(case: Case) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.isa import LOAD_QUEUE, NO_WAIT
+from emberline.arch.isa import LOAD, LOAD_QUEUE, NO_WAIT
 from emberline.arch.timing import FrameClock
 from emberline.arch.weight_code import CHUNK_BYTES
 from emberline.compiler.checks import kib, refuse
@@ -30,6 +30,8 @@ from emberline.errors import CompileError
 class WeightsDoNotFitError(CompileError):
     """All weights do not fit the memory at once."""
 
+
+LONGEST_CYCLES = next(field for field in LOAD.fields if field.name == "cycles").maximum
 
 SHARE = 8
 """A LOAD of several segments, or of part of one, is a piece of the memory of about this fraction."""
@@ -217,15 +219,17 @@ def _segment(
 def _place(segments: Sequence[_Segment], architecture: Architecture) -> list[_Group]:
     """Set every segment's ``start``; the LOADs in their order."""
     depth = architecture.weight_depth_words
+    longest = longest_load(architecture)
+    most = min(depth // SHARE, longest)
     _find_places(segments, architecture)
     free = np.zeros(depth, np.int64)  # from which operation on a word may be overwritten
     groups: list[_Group] = []
     reached = 0
     for segment in segments:
         words = slice(segment.start, segment.start + segment.words)
-        for piece, since in _pieces(segment, np.maximum(free[words], reached), depth // SHARE):
+        for piece, since in _pieces(segment, np.maximum(free[words], reached), depth // SHARE, longest):
             reached = max(reached, since)
-            _append(groups, piece, reached, depth // SHARE)
+            _append(groups, piece, reached, most)
         free[words] = segment.last + 1
     return groups
 
@@ -285,8 +289,15 @@ def _find_room(words: int, needed: int, free: NDArray[np.int64], position: int, 
     return None if best is None else best[1]
 
 
-def _pieces(segment: _Segment, since: NDArray[np.int64], least: int) -> list[tuple[_Piece, int]]:
-    """A segment cut where its words become free at different times, earliest first; short pieces join a neighbour."""
+def longest_load(architecture: Architecture) -> int:
+    """Words that a LOAD brings in the cycles that it can announce, even if they grew by half when they were stored."""
+    stored_words = LONGEST_CYCLES // architecture.weight_word_cycles
+    return max(1, 2 * CHUNK_BYTES * stored_words // (3 * architecture.multipliers))
+
+
+def _pieces(segment: _Segment, since: NDArray[np.int64], least: int, longest: int) -> list[tuple[_Piece, int]]:
+    """A segment cut where its words become free at different times, earliest first, and where a LOAD would be too long;
+    short pieces join a neighbour."""
     edges = [0, *(np.flatnonzero(np.diff(since)) + 1).tolist(), len(since)]
     runs = [[begin, end, int(since[begin])] for begin, end in pairwise(edges)]
     while len(runs) > 1:
@@ -298,7 +309,11 @@ def _pieces(segment: _Segment, since: NDArray[np.int64], least: int) -> list[tup
         other = min(sides, key=lambda side: abs(runs[side][2] - runs[place][2]))
         low, high = min(place, other), max(place, other)
         runs[low : high + 1] = [[runs[low][0], runs[high][1], max(runs[low][2], runs[high][2])]]
-    pieces = [(_Piece(segment, begin, end - begin), time) for begin, end, time in runs]
+    pieces = [
+        (_Piece(segment, first, min(longest, end - first)), time)
+        for begin, end, time in runs
+        for first in range(begin, end, longest)
+    ]
     return sorted(pieces, key=lambda each: each[1])
 
 
