@@ -153,7 +153,7 @@ def test_bad_weights_are_named_give_no_result_and_are_left_by_a_restart(
 def test_a_host_that_sends_no_more_weights_leaves_a_machine_that_answers(
     board: SimulatedBoard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = network_of(3)
+    case = network_of(4)
     device = connect(board)
     device.load(case.program)
     sent: list[int] = []
@@ -161,7 +161,7 @@ def test_a_host_that_sends_no_more_weights_leaves_a_machine_that_answers(
     def send_some(others_wait: bool) -> bool:
         feed = device._feed
         assert feed is not None
-        if len(sent) == 5 or not feed.send(others_wait):
+        if len(sent) == 3 or not feed.send(others_wait):
             return False
         sent.append(0)
         return True
