@@ -241,7 +241,8 @@ def plan_waits(schedule: Schedule) -> None:
     A ring that holds a whole frame is waited for once, by BEGIN; a smaller one row by row.
     """
     whole = schedule.frame.ring_rows >= schedule.frame.height
-    plan = plan_frame_rows(schedule.operations, schedule.frame)
+    keep = held_rows(schedule.frame, schedule.frame.ring_rows) if schedule.frame_until else 0
+    plan = plan_frame_rows(schedule.operations, schedule.frame, keep, schedule.frame_until)
     for operation, (waits, releases) in zip(schedule.operations, plan, strict=True):
         operation.wait_rows = 0 if whole else waits
         operation.release_rows = releases

@@ -293,9 +293,15 @@ class Stage:
 
 @dataclass
 class Schedule:
-    """Row operations in execution order, the storages that they use, and the stages that the order consists of."""
+    """Row operations in execution order, the storages that they use, and the stages that the order consists of.
+
+    Parameters:
+        frame_until: the operation before which the frame's last rows are not released, as maps lie in its ring when
+            it has been read; 0: they are released when they have been read.
+    """
 
     operations: list[RowOperation]
     frame: Storage
     storages: list[Storage] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
+    frame_until: int = 0

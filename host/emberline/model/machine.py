@@ -41,6 +41,8 @@ class _FrameRing:
     """Rows of all frames that have been received, given back, and waited for."""
     first_of_frame: int = 0
     """The number of the current frame's first row."""
+    covered: bool = False
+    """Whether ROWs have written where this frame's last rows were."""
 
     @property
     def geometry(self) -> FrameRows:
@@ -248,6 +250,11 @@ class Machine:
         self._require(rows <= ring.guaranteed - ring.released, f"releases {rows} frame rows before they arrived")
         ring.released += rows
         if rows:
+            if ring.covered:
+                written = self._writer[ring.fields["start"] : ring.fields["end"]].max()
+                landed = max(self._landed, self._sequence - ROWS_IN_FLIGHT - 1)
+                self._require(written < landed, "releases frame rows whose place is being written")
+                ring.covered = False
             self._receive(ring, pending)
 
     def _receive(self, ring: _FrameRing, pending: Iterator[_FrameRow]) -> None:
@@ -263,7 +270,7 @@ class Machine:
         """Refuse to read a stored row whose window may not have arrived, or has been released."""
         f, groups = ring.fields, self.architecture.groups_per_word
         start, stored = f["start"] // groups, f["row_words"]
-        if not start <= first < f["end"] // groups:
+        if ring.covered or not start <= first < f["end"] // groups:
             return
         frame = ring.first_of_frame // f["rows"]
         ready, released = ring.guaranteed - ring.first_of_frame, ring.released - ring.first_of_frame
@@ -373,9 +380,13 @@ class Machine:
         return False
 
     def _check_write(self, f: Fields, low: int, high: int, ring: _FrameRing) -> None:
-        """Refuse to write into the frame ring, or into a result that may still be read."""
+        """Refuse to write into the frame ring while the link may, or into a result that may still be read."""
         start, end = ring.fields["start"], ring.fields["end"]
-        self._require(high <= start or end <= low, f"writes groups {low}..{high} into the frame ring")
+        if not (high <= start or end <= low):
+            is_full = ring.guaranteed - ring.released >= ring.fields["held_rows"]
+            is_last = ring.guaranteed == ring.first_of_frame + ring.fields["rows"]
+            self._require(is_full and is_last, f"writes groups {low}..{high} into the frame ring")
+            ring.covered = True
         self._result_is_free |= bool(f["hold_result"])
         start, end = self._result["start"], self._result["start"]
         end += self._result["words"] * self.architecture.groups_per_word

@@ -17,11 +17,23 @@ def frame_rows_read(operation: RowOperation) -> range:
     return range(link.first_row(first), link.last_row(last) + 1)
 
 
-def plan_frame_rows(operations: Sequence[RowOperation], frame: Storage) -> list[tuple[int, int]]:
+def last_frame_reader(operations: Sequence[RowOperation]) -> int:
+    """The last operation that reads the frame; the last one of all if none does."""
+    readers = (index for index, operation in enumerate(operations) if frame_rows_read(operation))
+    return max(readers, default=len(operations) - 1)
+
+
+def plan_frame_rows(
+    operations: Sequence[RowOperation], frame: Storage, keep: int = 0, until: int = 0
+) -> list[tuple[int, int]]:
     """For each operation: frame rows that must be there and not released, and how many it releases.
 
     Rows are released in order, each by the last operation that reads it; one that none reads by the first operation
     that reads beyond it; what is left by the last reader of all.
+
+    Parameters:
+        keep, until: the last ``keep`` rows are not released before operation ``until``, which may lie behind the last
+            reader: so long nothing of the next frame comes, if the ring has room for just so many.
     """
     frame_rows = frame.frame_rows.rows
     reads = [frame_rows_read(operation) for operation in operations]
@@ -35,7 +47,7 @@ def plan_frame_rows(operations: Sequence[RowOperation], frame: Storage) -> list[
     index = 0
     for row in range(frame_rows):
         beyond = next((first_reader[later] for later in range(row, frame_rows) if later in first_reader), final)
-        index = max(index, last_reader.get(row, beyond))
+        index = max(index, last_reader.get(row, beyond), until if row >= frame_rows - keep else 0)
         releases[index] += 1
     plan, released = [], 0
     for rows, count in zip(reads, releases, strict=True):

@@ -58,7 +58,7 @@ def least_words(extents: Sequence[Extent]) -> int:
     end = max((each.end for each in extents), default=0)
     total = np.zeros(end, np.int64)
     for each in extents:
-        total[each.first : each.end] += each.high - each.low
+        total[each.first : each.end] += np.maximum(each.high - each.low, 0)
     return int(total.max(initial=0))
 
 

@@ -12,6 +12,9 @@ from emberline.compiler.rows import Role, RowOperation, Storage
 
 _Times = NDArray[np.int64]
 
+NOTHING_ALIVE = 1 << 40
+"""A word beyond every memory."""
+
 
 def rows_read(operation: RowOperation) -> Iterator[tuple[Storage, int]]:
     """Storage rows that an operation reads; those that it combines with are rows that it writes."""
@@ -99,7 +102,10 @@ def row_lives(
 
 @dataclass(frozen=True, eq=False)
 class Extent:
-    """What a storage occupies from operation ``first`` on: words ``low`` to ``high`` of it, int64 ``[operations]``."""
+    """What a storage occupies from operation ``first`` on: words ``low`` to ``high`` of it, int64 ``[operations]``.
+
+    Where nothing of it is alive, ``low`` is ``NOTHING_ALIVE`` and ``high`` its negative.
+    """
 
     storage: Storage
     words: int
@@ -118,7 +124,12 @@ class Extent:
         if first >= end:
             return None
         high = self.high[first - self.first : end - self.first]
-        return int((high - above.low[first - above.first : end - above.first]).max())
+        words = int((high - above.low[first - above.first : end - above.first]).max())
+        return words if words > -NOTHING_ALIVE // 2 else None
+
+    def touches(self, first: int, end: int) -> _Times:
+        """The operations at which anything of words ``first`` to ``end`` from its start is alive."""
+        return self.first + np.flatnonzero((self.low < end) & (self.high > first))
 
 
 def extent(lives: RowLives, ring_rows: int) -> Extent:
@@ -135,10 +146,18 @@ def extent(lives: RowLives, ring_rows: int) -> Extent:
             np.minimum(low[alive], row, out=low[alive])
             high[alive] = row + 1
     gap = high == 0  # nothing alive for a while
-    low[gap] = 0
-    return Extent(storage, words, first, low * storage.row_words, high * storage.row_words)
+    low, high = low * storage.row_words, high * storage.row_words
+    low[gap], high[gap] = NOTHING_ALIVE, -NOTHING_ALIVE
+    return Extent(storage, words, first, low, high)
 
 
 def constant_extent(storage: Storage, count: int) -> Extent:
     """A map that lies there whole during ``count`` operations."""
     return Extent(storage, storage.words, 0, np.zeros(count, np.int64), np.full(count, storage.words))
+
+
+def interrupted_extent(storage: Storage, words: int, gap: range, count: int) -> Extent:
+    """``words`` of a storage that are in use but for the operations in ``gap``."""
+    low, high = np.zeros(count, np.int64), np.full(count, words)
+    low[gap.start : gap.stop], high[gap.start : gap.stop] = NOTHING_ALIVE, -NOTHING_ALIVE
+    return Extent(storage, words, 0, low, high)

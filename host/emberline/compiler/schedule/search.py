@@ -257,7 +257,7 @@ class Search:
         waiting_maps = {*before} & {*after} - {*lives}
         extents = [extent(each, each.storage.ring_rows) for each in lives.values()]
         extents += [constant_extent(each, len(operations)) for each in waiting_maps if each.role is Role.MAP]
-        used = [(sum(each.high[index - each.first] - each.low[index - each.first]
+        used = [(sum(max(0, each.high[index - each.first] - each.low[index - each.first])
                      for each in extents if each.first <= index < each.end), index)
                 for index in range(0, len(operations), max(1, len(operations) // 64))]  # fmt: skip
         place_apart([self.frame, *self.storages], self.architecture)
