@@ -121,6 +121,29 @@ def test_frame_needs_no_whole_ring_for_a_strided_convolution() -> None:
     assert program.listing()[0].fields["held_rows"] < 13
 
 
+def test_maps_lie_in_the_frame_ring_when_it_has_been_read() -> None:
+    """In memories from what is needed at least; the next frames come behind the last reader of what lies there."""
+    net = Network(12, 9, 8)
+    x = net.convolution("input", 8, (1, 1), stride=(2, 1))
+    for channels in (24, 8, 24, 8):
+        x = net.convolution(x, channels, (3, 3), padding=same(3))
+    graph = net.graph(net.convolution(net.convolution(x, 8, (6, 9)), 8, (1, 1)))
+    frames = random_frames(np.random.default_rng(0), graph, 4)
+    shared = fitting = 0
+    for words in range(100, 260, 3):
+        try:
+            program = assert_equal_to_model(graph, machine(8, 8, words), frames)
+        except CompileError:
+            continue
+        fitting += 1
+        frame, *others = program.memory
+        assert frame.role == "frame"
+        meets = [each for each in others if each.start < frame.end and frame.start < each.end]
+        assert all(each.role == "map" for each in meets)
+        shared += bool(meets)
+    assert 0 < shared < fitting
+
+
 def _bypass(net: Network, first: int, second: int) -> str:
     """A fire module with a bypass around it, and a reader."""
     x = net.concatenate([net.convolution("input", first, (1, 1)), net.convolution("input", second, (1, 1))])

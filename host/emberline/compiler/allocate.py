@@ -1,7 +1,7 @@
 """Pass: addresses. Storages share memory where their rows are not alive together.
 
-The frame ring takes what is left; where that is too little, maps that are written when the frame has been read lie in it
-too. Its last rows are then released, so that the next frame may come, when these maps have been read in turn.
+The frame ring takes what is left; where that is too little, maps that are written when the frame has been read lie in
+it too. Its last rows are then released, so that the next frame may come, when these maps have been read in turn.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ WRITTEN = 2
 def allocate(schedule: Schedule, architecture: Architecture) -> int:
     """Set every storage's ``start``, the frame's ``ring_rows`` and ``frame_until``, if there is room.
 
-    From the bottom: the result region, and behind it the frame ring below all maps or wherever it finds room among
-    them. Gives the words that are missing, or 0.
+    From the bottom: the frame ring, the result region, the maps; or the result region, and behind it the ring
+    wherever there is room for it among the maps. Gives the words that are missing, or 0.
     """
     lives = row_lives(schedule.operations)
     maps = [extent(each, each.storage.ring_rows) for each in lives.values()]
@@ -36,21 +36,20 @@ def allocate(schedule: Schedule, architecture: Architecture) -> int:
     rows = (available - packing.words) // frame.row_words
     if rows >= frame.frame_rows.ring_rows(least_held_rows(schedule)):
         frame.ring_rows = frame.frame_rows.ring_rows(held_rows(frame, rows))
-        offsets = {frame: 0} | {each: frame.words + offset for each, offset in packing.offsets.items()}
-        until = 0
+        offsets = {frame: -result_words} | {each: frame.words + at for each, at in packing.offsets.items()}
+        until, position = 0, frame.words
     else:
         found = _share_ring(schedule, maps, available)
         if isinstance(found, int):
             return found
-        offsets, until = found, _frame_until(schedule, maps, found)
+        offsets, until, position = found, _frame_until(schedule, maps, found), 0
     schedule.frame_until = until
-    position = 0
+    for storage, offset in offsets.items():  # counted from the result region's end
+        storage.start = (result_words + offset) * architecture.groups_per_word
     for storage in schedule.storages:
         if storage.role is Role.RESULT:
             storage.start = position * architecture.groups_per_word
             position += storage.words
-    for storage, offset in offsets.items():
-        storage.start = (position + offset) * architecture.groups_per_word
     return 0
 
 
@@ -81,13 +80,25 @@ def _free_time(schedule: Schedule) -> range:
 
 
 def _frame_until(schedule: Schedule, maps: Sequence[Extent], offsets: Mapping[Storage, int]) -> int:
-    """The operation that may release the frame's last rows, as nothing is alive in its ring any more."""
+    """The operation that may release the frame's last rows, as nothing is alive in its ring any more; 0: their reader.
+
+    ``WRITTEN`` operations before it none touches the ring, whatever it writes there.
+    """
     ring, begin = schedule.frame, offsets[schedule.frame]
-    touched = (
-        each.touches(begin - offsets[each.storage], begin + ring.words - offsets[each.storage]) for each in maps
-    )
+    touched = (each.touches(begin - offsets[each.storage], begin + ring.words - offsets[each.storage]) for each in maps)
     last = max((int(each[-1]) for each in touched if len(each)), default=0)
-    return last + WRITTEN if last >= _free_time(schedule).start else 0
+    return last + WRITTEN if last > last_frame_reader(schedule.operations) else 0
+
+
+def place_frame_release(schedule: Schedule, architecture: Architecture) -> bool:
+    """Set ``frame_until`` of a schedule whose storages have their places; False if its end comes too early for that."""
+    if schedule.frame_until:
+        lives = row_lives(schedule.operations)
+        maps = [extent(each, each.storage.ring_rows) for each in lives.values()]
+        storages = (schedule.frame, *lives)
+        offsets = {each: each.start // architecture.groups_per_word for each in storages}
+        schedule.frame_until = _frame_until(schedule, maps, offsets)
+    return schedule.frame_until < len(schedule.operations)
 
 
 def held_rows(frame: Storage, ring_rows: int) -> int:

@@ -32,8 +32,9 @@ def plan_frame_rows(
     that reads beyond it; what is left by the last reader of all.
 
     Parameters:
-        keep, until: the last ``keep`` rows are not released before operation ``until``, which may lie behind the last
-            reader: so long nothing of the next frame comes, if the ring has room for just so many.
+        keep, until: the last ``keep`` rows are not released before operation ``until``, behind the last reader: so long
+            nothing of the next frame comes, if the ring has room for just so many. The operation behind the last
+            reader waits for all of them, read or not, so that nothing of this frame comes any more either.
     """
     frame_rows = frame.frame_rows.rows
     reads = [frame_rows_read(operation) for operation in operations]
@@ -50,7 +51,9 @@ def plan_frame_rows(
         index = max(index, last_reader.get(row, beyond), until if row >= frame_rows - keep else 0)
         releases[index] += 1
     plan, released = [], 0
-    for rows, count in zip(reads, releases, strict=True):
-        plan.append((max(rows.stop - released if rows else 0, count), count))
+    behind = last_frame_reader(operations) + 1
+    for index, (rows, count) in enumerate(zip(reads, releases, strict=True)):
+        kept = frame_rows - released if until and index == behind else 0
+        plan.append((max(rows.stop - released if rows else 0, count, kept), count))
         released += count
     return plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from emberline.arch.architecture import Architecture
-from emberline.compiler.allocate import allocate
+from emberline.compiler.allocate import allocate, place_frame_release
 from emberline.compiler.long_rows import join_rows
 from emberline.compiler.placement import Places
 from emberline.compiler.rows import Role, Schedule, StepRows
@@ -58,6 +58,8 @@ def _with_long_rows(schedule: Schedule, architecture: Architecture) -> Schedule:
     if allocate(joined, architecture) or frame.ring_rows != ring_rows:
         allocate(schedule, architecture)
         joined = join_rows(schedule, architecture)
+        if not place_frame_release(joined, architecture):
+            return schedule
     words = _program_words(joined, architecture)
     if words > ROOM_FOR_WORDS * architecture.program_depth_words and words > _program_words(schedule, architecture):
         allocate(schedule, architecture)
