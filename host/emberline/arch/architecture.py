@@ -66,8 +66,8 @@ class Architecture:
     single-port memory, each lane caches this many words of one group's weights, results are requantised bit by bit,
     and there is neither a maximum behind the requantisers nor a depthwise mode. Power of two, 16 to 1024."""
     weight_word_cycles: int = 0
-    """Cycles in which four bytes of stored weights come from the board's flash while a frame is computed, eight times
-    the divider of the flash's clock; 0: all weights are in the machine before."""
+    """Cycles in which four bytes of stored weights come from the board's flash while a frame is computed; 0: all
+    weights are in the machine before. What can be built, at single and at double rate: `emberline.arch.flash`."""
     clock_hz: int = 100_000_000
     """Clock of the ``sync`` domain."""
     uart_baud: int = 1_000_000

@@ -32,8 +32,9 @@ def with_split(architecture: Architecture, split: str) -> Architecture:
 
 def plan_report(graph: Graph, architecture: Architecture, weights: WeightPlace) -> dict[str, Any]:
     """The JSON document of ``emberline compile --plan``. Raises ``CompileError`` where nothing fits."""
+    from emberline.arch.flash import FLASH_OFFSET
     from emberline.arch.timing import predict
-    from emberline.compiler.compile import FLASH_OFFSET, emit_plan, place_weights, plan_network
+    from emberline.compiler.compile import emit_plan, place_weights, plan_network
     from emberline.compiler.schedule.supply import weight_bytes
 
     machine = replace(architecture, program_depth_words=PROGRAM_WORDS)

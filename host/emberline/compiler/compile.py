@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.flash import FLASH_OFFSET
 from emberline.arch.program import HostLayer, InputMap, LayerReport, MapInfo, OutputMap, Program, Region
 from emberline.arch.timing import Spent, predict
 from emberline.compiler.checks import check_graph, kib, refuse
@@ -34,9 +35,6 @@ from emberline.compiler.streaming import (
 )
 from emberline.errors import CompileError
 from emberline.model.graph import FeatureMap, Graph, Softmax
-
-FLASH_OFFSET = 4 << 20
-"""Where weights lie in the flash if nothing else is said: behind the bitstream of any board."""
 
 CUTS = (2, 4, 6)
 """What share of the weight memory a convolution may fill before it is cut, tried in turn."""
