@@ -84,7 +84,7 @@ class FlashReader(wiring.Component):
 
     Everything before is slow. Then some bytes are read slowly, and at full speed at each of `QuadSpi`'s positions;
     reads are sampled in the middle of those at which they were the same. The bytes are those at `FLASH_OFFSET`, where
-    weights lie, or at 0, where a bitstream does, if every position gives the former, as in an erased flash.
+    weights lie, or at 0, where a bitstream does, if the former are all alike, as in an erased flash.
 
     Parameters:
         clock_hz: of the design, for the flash's waiting times.
@@ -126,7 +126,7 @@ class FlashReader(wiring.Component):
         self._bus = bus
         self._answer = Signal(24, reset_less=True)
         self._dummies = Signal(DUMMY_WIDTH, init=DUMMIES)
-        self._sum = Signal(16)
+        self._sum, self._begun, self._varies = Signal(16), Signal(), Signal()
         serving = Signal()
         m.d.comb += [
             self.o.payload.eq(bus.o.payload),
@@ -136,7 +136,12 @@ class FlashReader(wiring.Component):
         ]
         with m.If(bus.o.valid & ~serving):
             turned = Cat(Const(0, 1), self._sum[:-1]) ^ Mux(self._sum[-1], CHECK_POLYNOMIAL, 0)
-            m.d.sync += [self._answer.eq(Cat(bus.o.payload, self._answer)), self._sum.eq(turned ^ bus.o.payload)]
+            m.d.sync += [
+                self._answer.eq(Cat(bus.o.payload, self._answer)),
+                self._sum.eq(turned ^ bus.o.payload),
+                self._begun.eq(1),
+                self._varies.eq(self._varies | (self._begun & (bus.o.payload != self._answer[:8]))),
+            ]
         with m.FSM():
             self._wake(m)
             self._allow(m)
@@ -229,17 +234,17 @@ class FlashReader(wiring.Component):
 
     def _probe(self, m: Module) -> None:
         """States that read some bytes slowly, then at every position, and choose one of those that give the same."""
-        elsewhere, same, found, differs = Signal(), Signal(), Signal(), Signal()
+        elsewhere, same, found, tells = Signal(), Signal(), Signal(), Signal()
         expected = Signal.like(self._sum)
         first, last = Signal(range(POSITIONS)), Signal(range(POSITIONS))
         address = Mux(elsewhere, 0, FLASH_OFFSET)
         m.d.sync += same.eq(self._sum == expected)
         with m.State("PROBE"):
-            m.d.sync += [self._sum.eq(0), found.eq(0), differs.eq(0), self.o_position.eq(0)]
+            m.d.sync += [self._sum.eq(0), self._begun.eq(0), self._varies.eq(0), found.eq(0), self.o_position.eq(0)]
             m.next = "EXPECT"
         self._transact(m, "EXPECT", self._read(address, self._probe_bytes, slow=True), "KEEP")
         with m.State("KEEP"):
-            m.d.sync += [expected.eq(self._sum), self._sum.eq(0)]
+            m.d.sync += [expected.eq(self._sum), tells.eq(self._varies), self._sum.eq(0)]
             m.next = "TRY"
         self._transact(m, "TRY", self._read(address, self._probe_bytes), "COMPARE")
         with m.State("COMPARE"):
@@ -249,8 +254,6 @@ class FlashReader(wiring.Component):
                 m.d.sync += [found.eq(1), last.eq(self.o_position)]
                 with m.If(~found):
                     m.d.sync += first.eq(self.o_position)
-            with m.Else():
-                m.d.sync += differs.eq(1)
             with m.If(self.o_position == POSITIONS - 1):
                 m.next = "CHOOSE"
         with m.State("CHOOSE"):
@@ -259,7 +262,7 @@ class FlashReader(wiring.Component):
             with m.If(~found):
                 m.d.sync += self.o_fault.eq(FlashFault.TIMING)
                 m.next = "FAULT"
-            with m.Elif(~differs & ~elsewhere):
+            with m.Elif(~tells & ~elsewhere):
                 m.d.sync += elsewhere.eq(1)
                 m.next = "PROBE"
 
