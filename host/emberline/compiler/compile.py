@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import accumulate
 from typing import Any
 
 from emberline.arch.architecture import Architecture
@@ -40,13 +42,18 @@ CUTS = (2, 4, 6)
 """What share of the weight memory a convolution may fill before it is cut, tried in turn."""
 
 
+KEPT = (16, 8)
+"""What share of the weight memory the first stages' weights may fill for good, tried in turn, besides none."""
+
+
 class WeightPlace(Enum):
     """Where a program has its weights."""
 
     AUTO = "auto"
-    """In the machine, or in the flash if they do not fit and it has one."""
+    """In the machine, or in the flash if they do not fit and it has one; those of the first layers may stay then."""
     RESIDENT = "resident"
     FLASH = "flash"
+    """All in the flash."""
 
 
 def compile_graph(
@@ -117,7 +124,10 @@ def compile_plan(
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """A network with its schedule: ``graph`` as it is computed, layers cut into pieces where they must be."""
+    """A network with its schedule: ``graph`` as it is computed, layers cut into pieces where they must be.
+
+    Where weights are ``streamed``, those of the first ``kept`` stages stay.
+    """
 
     graph: Graph
     steps: list[Step]
@@ -125,6 +135,7 @@ class NetworkPlan:
     rows: list[StepRows]
     schedule: Schedule
     streamed: bool
+    kept: int = 0
 
 
 def plan_network(graph: Graph, architecture: Architecture, weights: WeightPlace = WeightPlace.AUTO) -> NetworkPlan:
@@ -142,19 +153,31 @@ def plan_network(graph: Graph, architecture: Architecture, weights: WeightPlace 
                 raise
     if not architecture.streams:
         raise CompileError(f"'{architecture.name}' is built without a source of weights")
-    return _plan_fetched(graph, architecture)
+    return _plan_fetched(graph, architecture, keeps=weights is WeightPlace.AUTO)
 
 
-def _plan_fetched(graph: Graph, architecture: Architecture) -> NetworkPlan:
-    """The schedule with the fewest cycles over all sizes of pieces, with and without pairs of depthwise rows.
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A schedule whose weights are fetched, its cycles, and how it came about: see ``_try_plan``."""
+
+    cycles: int
+    plan: NetworkPlan
+    parts: int
+    paired: bool
+
+
+def _plan_fetched(graph: Graph, architecture: Architecture, *, keeps: bool) -> NetworkPlan:
+    """The schedule with the fewest cycles over all sizes of pieces, with and without pairs of depthwise rows, and, where
+    it ``keeps`` weights, over what stays.
 
     Small pieces make room in the weight memory earlier; large ones leave layers whole, which then share rows with
-    others. Pairs take fewer cycles and more weights. Which is better depends on everything else.
+    others. Pairs take fewer cycles and more weights. Weights that stay need not be waited for, but leave less room for
+    others. Which is better depends on everything else.
     """
     supply = measure_supply(graph, architecture)
     pairs = any(step.pairs is not None for step in lower(graph, *plan_places(graph, architecture), architecture))
-    best: tuple[int, NetworkPlan] | None = None
-    refusal: CompileError | None = None
+    trials: list[_Trial] = []
+    refusals: list[CompileError] = []
     tried = []
     for parts in CUTS:
         pieces = cut_for_weights(graph, supply.bytes_available, architecture, parts)
@@ -163,18 +186,31 @@ def _plan_fetched(graph: Graph, architecture: Architecture) -> NetworkPlan:
         tried.append(pieces)
         for paired in (False, True) if pairs else (False,):
             try:
-                plan = _plan_pieces(graph, architecture, supply, pieces, pairs=paired)
-                words = emit_plan(plan, place_weights(plan, architecture, 0), architecture).words
+                trials.append(_try_plan(graph, architecture, supply, parts, paired))
             except CompileError as error:
-                refusal = refusal or error
-                continue
-            cycles = predict(architecture, words).cycles
-            if best is None or cycles < best[0]:
-                best = cycles, plan
-    if best is None:
-        assert refusal is not None
-        raise refusal
-    return best[1]
+                refusals.append(error)
+    if not trials:
+        raise refusals[0]
+    best = min(trials, key=lambda trial: trial.cycles)
+    for share in KEPT if keeps else ():
+        with suppress(CompileError):
+            kept_bytes = architecture.weight_bytes // share
+            trials.append(_try_plan(graph, architecture, supply, best.parts, best.paired, kept_bytes))
+    return min(trials, key=lambda trial: trial.cycles).plan
+
+
+def _try_plan(
+    graph: Graph, architecture: Architecture, supply: Supply, parts: int, paired: bool, kept_bytes: int = 0
+) -> _Trial:
+    """The schedule of a network whose layers are cut for a ``parts``-th of the weight memory, without the ``kept_bytes``
+    in which the weights of as many first stages stay as there is room for."""
+    supply = replace(supply, bytes_available=supply.bytes_available - kept_bytes)
+    pieces = cut_for_weights(graph, supply.bytes_available, architecture, parts)
+    plan = _plan_pieces(graph, architecture, supply, pieces, pairs=paired)
+    filled = accumulate(stage.weight_bytes for stage in plan.schedule.stages)
+    plan = replace(plan, kept=sum(each <= kept_bytes for each in filled) if kept_bytes else 0)
+    placed = place_weights(plan, architecture, 0)
+    return _Trial(predict(architecture, emit_plan(plan, placed, architecture).words).cycles, plan, parts, paired)
 
 
 def measure_supply(graph: Graph, architecture: Architecture) -> Supply:
@@ -275,7 +311,7 @@ def place_weights(plan: NetworkPlan, architecture: Architecture, flash_offset: i
     plan_waits(plan.schedule)
     plan_fences(plan.schedule, architecture)
     if plan.streamed:
-        return place_streamed(plan.schedule, architecture, flash_offset)
+        return place_streamed(plan.schedule, architecture, flash_offset, plan.kept)
     return place_resident(plan.schedule.operations, architecture)
 
 
