@@ -31,7 +31,9 @@ def compile_model(
     split: Annotated[
         str | None, typer.Option(metavar="A:W", help="With --plan: KiB of activations and weights instead.")
     ] = None,
-    weights: Annotated[str, typer.Option(help="resident, flash, or auto: in the machine if they fit.")] = "auto",
+    weights: Annotated[
+        str, typer.Option(help="resident, flash, or auto: in the machine if they fit, some if not.")
+    ] = "auto",
     flash_rate: Annotated[float | None, typer.Option(help="MB/s of the flash, of another machine then.")] = None,
     flash_image: Annotated[Path | None, typer.Option(help="Write what the flash must hold to this file.")] = None,
     flash_offset: Annotated[str, typer.Option(help="Where in the flash that lies.")] = "0x400000",
