@@ -103,7 +103,7 @@ def print_plan(report: dict[str, Any]) -> None:
         stored, fetched = report["stored_bytes"], report["fetched_bytes"]
         kept = report["resident_bytes"]
         console.print_line(
-            f"weights {weights:,} bytes: {kept:,} stay, the others are stored in {stored:,}, fetched {fetched:,} a frame, "
+            f"weights {weights:,} bytes: {kept:,} stay, others are stored in {stored:,}, fetched {fetched:,} a frame, "
             f"{fetched / stored:.2f} times, through {available - kept:,} bytes: {report['weight_cycles']:,} cycles of "
             "waiting, counted above"
         )
