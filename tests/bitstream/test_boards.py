@@ -15,7 +15,7 @@ from emberline.arch.presets import preset
 from emberline.errors import BuildError
 from emberline.gateware.boards import build as boards
 from emberline.gateware.boards import ecp5_tools
-from emberline.gateware.machine import accelerator
+from emberline.gateware.machine import accelerator, check_buildable
 
 FOLDER = Path(__file__).resolve().parents[2] / "bitstreams"
 BUDGETS = json.loads((FOLDER / "budgets.json").read_text())
@@ -62,11 +62,23 @@ def test_a_board_leads_its_flash_to_the_machine_that_fetches_weights() -> None:
         assert text in netlists["ulx3s-85f-flash"]
 
 
-@pytest.mark.parametrize("pace", [1, 8, 24])
+@pytest.mark.parametrize("pace", [1, 4, 12])
 def test_a_flash_clock_that_cannot_be_made_is_refused_by_name(pace: int) -> None:
     machine = replace(preset("ulx3s-85f-flash"), name="hasty", weight_word_cycles=pace)
-    with pytest.raises(BuildError, match=f"'hasty' cannot be built: .* must be a multiple of 16, not {pace}"):
+    with pytest.raises(BuildError, match=f"'hasty' cannot be built: .* must be a multiple of 8, not {pace}"):
         accelerator(machine)
+
+
+@pytest.mark.parametrize(("pace", "clock_hz", "words"), [
+    (8, 140_000_000, "8 is a flash clock of 70 MHz, at double rate at most 66 MHz"),
+    (16, 220_000_000, "16 is a flash clock of 110 MHz, at single rate at most 104 MHz"),
+])  # fmt: skip
+def test_a_flash_clock_beyond_the_data_sheets_is_refused_by_name(pace: int, clock_hz: int, words: str) -> None:
+    machine = replace(preset("ulx3s-85f-flash"), name="hasty", weight_word_cycles=pace, clock_hz=clock_hz)
+    with pytest.raises(BuildError, match=f"'hasty' cannot be built: weight_word_cycles {words}"):
+        accelerator(machine)
+    for slower in (16, 24, 32):
+        check_buildable(replace(machine, weight_word_cycles=slower, clock_hz=130_000_000))
 
 
 def test_an_unknown_board_is_named() -> None:

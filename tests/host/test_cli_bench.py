@@ -51,7 +51,7 @@ def test_json_is_a_list_with_an_object_per_network_and_architecture(capfd: pytes
 def test_fetched_weights_are_reported_with_what_other_flashes_would_give(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cramped = replace(PRESETS["ulx3s-85f-flash"], name="cramped", weight_depth_words=256)
+    cramped = replace(PRESETS["ulx3s-85f-flash"], name="cramped", weight_depth_words=256, weight_word_cycles=16)
     monkeypatch.setitem(PRESETS, "cramped", cramped)
     (report,) = invoke(capfd, "bench", "ember_cifar10", "--arch", "cramped", "--frames", 2, "--json").json()
     assert report["frames"] == 2

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from random_graphs import Limits, random_frames, random_graph
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.isa import LOAD_QUEUE, Opcode
+from emberline.arch.isa import LOAD_QUEUE, NO_WAIT, Opcode
 from emberline.arch.listing import encode
 from emberline.arch.program import Program
 from emberline.arch.timing import predict
@@ -78,10 +78,32 @@ def test_weights_that_fit_stay_and_others_are_fetched_once() -> None:
     graph = chain()
     large = replace(MACHINE, weight_depth_words=4096)
     assert compile_graph(graph, large).fetched_bytes == 0
-    program = compile_graph(graph, replace(MACHINE, weight_depth_words=512))
+    program = compile_graph(graph, replace(MACHINE, weight_depth_words=512), weights=WeightPlace.FLASH)
     assert not program.weights
     assert program.fetched_bytes == len(program.stream) > 0
     equal_to_model(program, graph, random_frames(np.random.default_rng(0), graph, 2))
+
+
+def test_weights_of_the_first_layers_stay_where_that_saves_cycles() -> None:
+    """They are in the memory before the first frame, no LOAD writes over them, and their rows wait for none."""
+    graph = chain()
+    machine = replace(MACHINE, weight_depth_words=512)
+    program = compile_graph(graph, machine)
+    fetched = compile_graph(graph, machine, weights=WeightPlace.FLASH)
+    words = weight_words(program)
+    assert 0 < words <= machine.weight_depth_words // 2
+    assert program.predicted_cycles < fetched.predicted_cycles
+    assert program.layers[0].spent.weights == 0 < fetched.layers[0].spent.weights
+    listing = program.listing()
+    loads = [each.fields for each in listing if each.opcode is Opcode.LOAD]
+    assert loads and all(fields["address"] >= words for fields in loads)
+    rows = [each.fields for each in listing if each.opcode is Opcode.ROW]
+    assert rows[0]["weight_address"] < words and rows[0]["loads"] == NO_WAIT
+    assert program.layers[0].stored_bytes == 0 < fetched.layers[0].stored_bytes
+    assert sum(layer.stored_bytes for layer in program.layers) == len(program.stream) == program.fetched_bytes
+    assert program.fetched_bytes < fetched.fetched_bytes
+    assert sum(layer.weight_bytes for layer in program.layers) == sum(layer.weight_bytes for layer in fetched.layers)
+    equal_to_model(program, graph, random_frames(np.random.default_rng(0), graph, 3))
 
 
 def test_fetching_takes_no_time_where_rows_take_longer() -> None:

@@ -197,9 +197,9 @@ def test_fused_networks_are_exact_in_every_output_and_every_cycle(shape, tmp_pat
     check_jobs(SHAPES[shape], graphs, jobs, tmp_path, hiding=True)
 
 
-def fetching_jobs(shape, count, hurry=0):
+def fetching_jobs(shape, count, pace=16, hurry=0):
     """Networks whose weights come from the flash through a small memory, in ``hurry`` cycles fewer than it takes."""
-    architecture = replace(SHAPES[shape], weight_depth_words=256 if shape == "4x4" else 64, weight_word_cycles=16)
+    architecture = replace(SHAPES[shape], weight_depth_words=256 if shape == "4x4" else 64, weight_word_cycles=pace)
     limits = Limits(single_rounding=False, depthwise=True)
     graphs, jobs, loads = [], [], 0
     for seed in range(count):
@@ -219,9 +219,9 @@ def fetching_jobs(shape, count, hurry=0):
     return architecture, graphs, jobs
 
 
-@pytest.mark.parametrize("shape", ["4x4", "16x8"])
-def test_fetched_weights_are_exact_in_every_output_and_every_cycle(shape, tmp_path):
-    check_jobs(*fetching_jobs(shape, GRAPHS // 2), tmp_path)
+@pytest.mark.parametrize(("shape", "pace"), [("4x4", 16), ("16x8", 16), ("16x8", 8)])
+def test_fetched_weights_are_exact_in_every_output_and_every_cycle(shape, pace, tmp_path):
+    check_jobs(*fetching_jobs(shape, GRAPHS // 2, pace), tmp_path)
 
 
 def test_a_flash_slower_than_announced_costs_stalls_and_no_result(tmp_path):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from random_graphs import Limits, random_frames, random_graph
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.flash import is_double_rate
 from emberline.arch.isa import Fault, Opcode
 from emberline.arch.listing import decode
 from emberline.arch.packets import PAYLOAD_LIMIT
@@ -22,9 +23,10 @@ from emberline.driver.targets import Target
 from emberline.errors import BuildError, DeviceError, FaultError
 from emberline.model import network
 from emberline.simulation.board import SimulatedBoard, simulate_architecture
-from emberline.simulation.flash import IDENTITY
+from emberline.simulation.flash import IDENTITY, SINGLE_IDENTITY
 
 ARCHITECTURE = Architecture("flash-test", 4, 4, 2048, 256, 2048, 1, weight_word_cycles=16)
+DOUBLE = replace(ARCHITECTURE, name="double-rate-test", weight_word_cycles=8)
 SETTINGS = LinkSettings(timeout_s=0.005, byte_s=2e-8, payload_bytes=PAYLOAD_LIMIT)
 LIMITS = Limits(max_size=10, max_blocks=3, max_channels=12)
 FRAMES = 3
@@ -32,27 +34,33 @@ FRAMES = 3
 Codes = NDArray[np.int8]
 
 
+@pytest.fixture(scope="module", params=[ARCHITECTURE, DOUBLE], ids=["single", "double"])
+def architecture(request: pytest.FixtureRequest) -> Architecture:
+    machine: Architecture = request.param
+    return machine
+
+
 @pytest.fixture(scope="module")
-def board() -> Iterator[SimulatedBoard]:
-    with simulate_architecture(ARCHITECTURE) as board:
+def board(architecture: Architecture) -> Iterator[SimulatedBoard]:
+    with simulate_architecture(architecture) as board:
         yield board
 
 
 @pytest.fixture
-def device(board: SimulatedBoard) -> Device:
+def device(board: SimulatedBoard, architecture: Architecture) -> Device:
     """A device whose flash is whole."""
     board.replace_flash(IDENTITY)
-    return Device(Target("rtl", board, ARCHITECTURE, SETTINGS, board.write_flash))
+    return Device(Target("rtl", board, architecture, SETTINGS, board.write_flash))
 
 
-def network_of(seed: int) -> tuple[Program, Codes, list[dict[str, Codes]]]:
+def network_of(architecture: Architecture, seed: int) -> tuple[Program, Codes, list[dict[str, Codes]]]:
     """A random network whose weights are fetched: its program, frames, and the outputs that numpy gives."""
     rng = np.random.default_rng(seed)
     graph = random_graph(rng, LIMITS)
     frames = random_frames(rng, graph, FRAMES)
     outputs = network.run(graph, frames)
     expected = [{name: outputs[name][index] for name in graph.outputs} for index in range(FRAMES)]
-    return compile_graph(graph, ARCHITECTURE, weights=WeightPlace.FLASH), frames, expected
+    return compile_graph(graph, architecture, weights=WeightPlace.FLASH), frames, expected
 
 
 def check(device: Device, frames: Codes, expected: list[dict[str, Codes]]) -> None:
@@ -63,8 +71,10 @@ def check(device: Device, frames: Codes, expected: list[dict[str, Codes]]) -> No
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_networks_with_fetched_weights_give_numpys_outputs(device: Device, seed: int) -> None:
-    program, frames, expected = network_of(seed)
+def test_networks_with_fetched_weights_give_numpys_outputs(
+    device: Device, architecture: Architecture, seed: int
+) -> None:
+    program, frames, expected = network_of(architecture, seed)
     assert program.stream and not program.weights
     device.load(program)
     check(device, frames, expected)
@@ -101,7 +111,7 @@ def other_weights(program: Program) -> Program:
         replace(layer, weights=layer.weights[::-1].copy()) if hasattr(layer, "weights") else layer
         for layer in graph.layers
     ]
-    other = compile_graph(replace(graph, layers=tuple(layers)), ARCHITECTURE, weights=WeightPlace.FLASH)
+    other = compile_graph(replace(graph, layers=tuple(layers)), program.architecture, weights=WeightPlace.FLASH)
     assert other.stream != program.stream
     return other
 
@@ -121,7 +131,7 @@ def other_weights(program: Program) -> Program:
 def test_a_bad_flash_is_named_gives_no_result_and_is_left_by_a_restart(
     board: SimulatedBoard, device: Device, kind: str, fault: Fault | None, words: str
 ) -> None:
-    program, frames, expected = network_of(1)
+    program, frames, expected = network_of(device.architecture, 1)
     device.load(program)
     check(device, frames[:1], expected[:1])
     spoil(program, kind, board)
@@ -136,7 +146,7 @@ def test_a_bad_flash_is_named_gives_no_result_and_is_left_by_a_restart(
 
 def test_a_flash_that_goes_bad_in_a_frame_costs_that_frame_only(board: SimulatedBoard, device: Device) -> None:
     """Results from before are right, and so are those after the restart."""
-    program, frames, expected = network_of(1)
+    program, frames, expected = network_of(device.architecture, 1)
     device.load(program)
     results = device.stream(frames)
     first = next(results)
@@ -153,7 +163,7 @@ def test_a_flash_that_goes_bad_in_a_frame_costs_that_frame_only(board: Simulated
 
 
 def test_a_flipped_bit_is_found_or_changes_nothing(board: SimulatedBoard, device: Device) -> None:
-    program, frames, expected = network_of(1)
+    program, frames, expected = network_of(device.architecture, 1)
     device.load(program)
     found = 0
     for at in range(0, len(program.stream), 236):
@@ -175,14 +185,29 @@ def test_a_machine_with_another_flash_than_announced_is_refused() -> None:
     expected = replace(ARCHITECTURE, name="expected", weight_word_cycles=32)
     with simulate_architecture(ARCHITECTURE) as board, pytest.raises(DeviceError, match="weight_word_cycles 16 instea"):
         Device(Target("rtl", board, expected, SETTINGS, board.write_flash))
-    with pytest.raises(BuildError, match="'hasty' cannot be built: .* multiple of 16, not 8"):
-        Device.open("rtl", replace(ARCHITECTURE, name="hasty", weight_word_cycles=8))
+    with pytest.raises(BuildError, match="'hasty' cannot be built: .* multiple of 8, not 4"):
+        Device.open("rtl", replace(ARCHITECTURE, name="hasty", weight_word_cycles=4))
+
+
+def test_a_flash_without_double_rate_is_named_where_that_is_needed(board: SimulatedBoard, device: Device) -> None:
+    """It is never read wrongly: at single rate it gives its weights, at double rate a fault."""
+    program, frames, expected = network_of(device.architecture, 1)
+    device.load(program)
+    board.replace_flash(SINGLE_IDENTITY)
+    device.reset()
+    if is_double_rate(device.architecture):
+        words = r"fault 9 \(flash_rate\): this make of flash is not known to give data at both edges of its clock"
+        with pytest.raises(FaultError, match=words) as caught:
+            next(device.stream(frames))
+        assert caught.value.fault is Fault.FLASH_RATE
+        board.replace_flash(IDENTITY)
+    check(device, frames, expected)
 
 
 def test_programs_that_fetch_one_after_the_other(device: Device) -> None:
     """Each has its own weights in the flash; LOADs are in both."""
     for seed in (0, 2, 0):
-        program, frames, expected = network_of(seed)
+        program, frames, expected = network_of(device.architecture, seed)
         assert any(each.opcode is Opcode.LOAD for each in decode(program.instructions))
         device.load(program)
         check(device, frames[:1], expected[:1])

@@ -32,7 +32,7 @@ class Loader(wiring.Component):
 
     def __init__(self) -> None:
         self.loader = WeightLoader(MACHINE)
-        self.reader = FlashReader(clock_hz=100e6, divider=2)
+        self.reader = FlashReader(clock_hz=100e6, divider=2, probe_bytes=12)
         self.pins = self.reader.pins
         super().__init__({})
 

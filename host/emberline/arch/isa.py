@@ -324,3 +324,7 @@ class Fault(enum.IntEnum):
     """A LOAD's blocks are malformed, do not match their checks, or are more or fewer words than it names."""
     WEIGHTS_CHECK = 8
     """A LOAD's blocks are whole, but not those of this program."""
+    FLASH_RATE = 9
+    """A LOAD at double rate, and this flash is not known to have that."""
+    FLASH_TIMING = 10
+    """A LOAD, and at no time after the flash's clock its data are those of a slow read."""

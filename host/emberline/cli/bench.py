@@ -126,14 +126,13 @@ def flash_rates(network: Network, program: Program) -> list[dict[str, Any]]:
     """What the compiler predicts with other flashes, at the architecture's clock: as if all weights were there, and at
     some rates of those that a flash has."""
     from emberline.cli.compile import with_flash
-    from emberline.compiler.compile import WeightPlace
 
     spent = [layer.spent for layer in program.layers]
     walked = sum(each.total - each.weights for each in spent)
     clock = program.architecture.clock_hz
     rows = [{"megabytes_per_second": None, "cycles": walked, "frames_per_second": clock / walked}]
     for rate in RATES:
-        other = network.compile(with_flash(program.architecture, rate), WeightPlace.FLASH)
+        other = network.compile(with_flash(program.architecture, rate))
         cycles = other.predicted_cycles
         rows.append({"megabytes_per_second": rate, "cycles": cycles, "frames_per_second": clock / cycles})
     return rows

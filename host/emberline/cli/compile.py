@@ -32,7 +32,10 @@ def compile_model(
         str | None, typer.Option(metavar="A:W", help="With --plan: KiB of activations and weights instead.")
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="resident, flash, link (of another machine if need be), or auto: resident if they fit.")
+        str,
+        typer.Option(
+            help="resident, flash, link (of another machine if need be), or auto: in the machine if they fit, some if not."
+        ),
     ] = "auto",
     flash_rate: Annotated[float | None, typer.Option(help="MB/s of the flash, of another machine then.")] = None,
     flash_image: Annotated[Path | None, typer.Option(help="Write what the flash must hold to this file.")] = None,

@@ -100,7 +100,8 @@ class Network:
             if architecture is not None:
                 self.program.check_architecture(architecture)
             return self.program
-        from emberline.compiler.compile import FLASH_OFFSET, WeightPlace, compile_graph
+        from emberline.arch.flash import FLASH_OFFSET
+        from emberline.compiler.compile import WeightPlace, compile_graph
 
         return compile_graph(
             self.need_graph("compiling"),

@@ -32,8 +32,9 @@ def with_split(architecture: Architecture, split: str) -> Architecture:
 
 def plan_report(graph: Graph, architecture: Architecture, weights: WeightPlace) -> dict[str, Any]:
     """The JSON document of ``emberline compile --plan``. Raises ``CompileError`` where nothing fits."""
+    from emberline.arch.flash import FLASH_OFFSET
     from emberline.arch.timing import predict
-    from emberline.compiler.compile import FLASH_OFFSET, emit_plan, place_weights, plan_network
+    from emberline.compiler.compile import emit_plan, place_weights, plan_network
     from emberline.compiler.schedule.supply import weight_bytes
 
     machine = replace(architecture, program_depth_words=PROGRAM_WORDS)
@@ -52,6 +53,7 @@ def plan_report(graph: Graph, architecture: Architecture, weights: WeightPlace) 
         * architecture.lanes_in,
         "weights": "streamed" if plan.streamed else "resident",
         "weight_bytes": sum(weight_bytes(step, machine) for step in plan.rows),
+        "resident_bytes": len(placed.resident),
         "stored_bytes": len(placed.stream),
         "fetched_bytes": sum(load.fields["length"] for loads in placed.loads.values() for load in loads),
         "macs": macs,
@@ -99,9 +101,11 @@ def print_plan(report: dict[str, Any]) -> None:
         console.print_line(f"weights {weights:,} of {available:,} bytes, resident")
     else:
         stored, fetched = report["stored_bytes"], report["fetched_bytes"]
+        kept = report["resident_bytes"]
         console.print_line(
-            f"weights {weights:,} bytes, stored in {stored:,}, fetched {fetched:,} a frame, {fetched / stored:.2f} "
-            f"times, through {available:,} bytes: {report['weight_cycles']:,} cycles of waiting, counted above"
+            f"weights {weights:,} bytes: {kept:,} stay, others are stored in {stored:,}, fetched {fetched:,} a frame, "
+            f"{fetched / stored:.2f} times, through {available - kept:,} bytes: {report['weight_cycles']:,} cycles of "
+            "waiting, counted above"
         )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import accumulate
 from typing import Any
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.flash import FLASH_OFFSET
 from emberline.arch.program import HostLayer, InputMap, LayerReport, MapInfo, OutputMap, Program, Region
 from emberline.arch.timing import Spent, predict
 from emberline.compiler.checks import check_graph, kib, refuse
@@ -35,23 +38,25 @@ from emberline.compiler.streaming import (
 from emberline.errors import CompileError
 from emberline.model.graph import FeatureMap, Graph, Softmax
 
-FLASH_OFFSET = 4 << 20
-"""Where weights lie in the flash if nothing else is said: behind the bitstream of any board."""
-
 CUTS = (2, 4, 6)
 """What share of the weight memory a convolution may fill before it is cut, tried in turn."""
+
+
+KEPT = (16, 8)
+"""What share of the weight memory the first stages' weights may fill for good, tried in turn, besides none."""
 
 
 class WeightPlace(Enum):
     """Where a program has its weights."""
 
     AUTO = "auto"
-    """In the machine, or fetched if they do not fit and it has a source of weights."""
+    """In the machine; fetched if they do not fit and it has a source of weights. Those of the first layers may stay
+    then."""
     RESIDENT = "resident"
     FLASH = "flash"
-    """Fetched from the board's flash."""
+    """All fetched from the board's flash."""
     LINK = "link"
-    """Fetched over the host's link."""
+    """All fetched over the host's link."""
 
 
 def compile_graph(
@@ -124,7 +129,10 @@ def compile_plan(
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """A network with its schedule: ``graph`` as it is computed, layers cut into pieces where they must be."""
+    """A network with its schedule: ``graph`` as it is computed, layers cut into pieces where they must be.
+
+    Where weights are ``streamed``, those of the first ``kept`` stages stay.
+    """
 
     graph: Graph
     steps: list[Step]
@@ -132,6 +140,7 @@ class NetworkPlan:
     rows: list[StepRows]
     schedule: Schedule
     streamed: bool
+    kept: int = 0
 
 
 def plan_network(graph: Graph, architecture: Architecture, weights: WeightPlace = WeightPlace.AUTO) -> NetworkPlan:
@@ -151,19 +160,31 @@ def plan_network(graph: Graph, architecture: Architecture, weights: WeightPlace 
         raise CompileError(f"'{architecture.name}' is built without a source of weights")
     if weights is not WeightPlace.AUTO and weights.value != architecture.weight_source:
         raise CompileError(f"'{architecture.name}' fetches weights from the {architecture.weight_source}")
-    return _plan_fetched(graph, architecture)
+    return _plan_fetched(graph, architecture, keeps=weights is WeightPlace.AUTO)
 
 
-def _plan_fetched(graph: Graph, architecture: Architecture) -> NetworkPlan:
-    """The schedule with the fewest cycles over all sizes of pieces, with and without pairs of depthwise rows.
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A schedule whose weights are fetched, its cycles, and how it came about: see ``_try_plan``."""
+
+    cycles: int
+    plan: NetworkPlan
+    parts: int
+    paired: bool
+
+
+def _plan_fetched(graph: Graph, architecture: Architecture, *, keeps: bool) -> NetworkPlan:
+    """The schedule with the fewest cycles over all sizes of pieces, with and without pairs of depthwise rows, and, where
+    it ``keeps`` weights, over what stays.
 
     Small pieces make room in the weight memory earlier; large ones leave layers whole, which then share rows with
-    others. Pairs take fewer cycles and more weights. Which is better depends on everything else.
+    others. Pairs take fewer cycles and more weights. Weights that stay need not be waited for, but leave less room for
+    others. Which is better depends on everything else.
     """
     supply = measure_supply(graph, architecture)
     pairs = any(step.pairs is not None for step in lower(graph, *plan_places(graph, architecture), architecture))
-    best: tuple[int, NetworkPlan] | None = None
-    refusal: CompileError | None = None
+    trials: list[_Trial] = []
+    refusals: list[CompileError] = []
     tried = []
     for parts in CUTS:
         pieces = cut_for_weights(graph, supply.bytes_available, architecture, parts)
@@ -172,18 +193,31 @@ def _plan_fetched(graph: Graph, architecture: Architecture) -> NetworkPlan:
         tried.append(pieces)
         for paired in (False, True) if pairs else (False,):
             try:
-                plan = _plan_pieces(graph, architecture, supply, pieces, pairs=paired)
-                words = emit_plan(plan, place_weights(plan, architecture, 0), architecture).words
+                trials.append(_try_plan(graph, architecture, supply, parts, paired))
             except CompileError as error:
-                refusal = refusal or error
-                continue
-            cycles = predict(architecture, words).cycles
-            if best is None or cycles < best[0]:
-                best = cycles, plan
-    if best is None:
-        assert refusal is not None
-        raise refusal
-    return best[1]
+                refusals.append(error)
+    if not trials:
+        raise refusals[0]
+    best = min(trials, key=lambda trial: trial.cycles)
+    for share in KEPT if keeps else ():
+        with suppress(CompileError):
+            kept_bytes = architecture.weight_bytes // share
+            trials.append(_try_plan(graph, architecture, supply, best.parts, best.paired, kept_bytes))
+    return min(trials, key=lambda trial: trial.cycles).plan
+
+
+def _try_plan(
+    graph: Graph, architecture: Architecture, supply: Supply, parts: int, paired: bool, kept_bytes: int = 0
+) -> _Trial:
+    """The schedule of a network whose layers are cut for a ``parts``-th of the weight memory, without the ``kept_bytes``
+    in which the weights of as many first stages stay as there is room for."""
+    supply = replace(supply, bytes_available=supply.bytes_available - kept_bytes)
+    pieces = cut_for_weights(graph, supply.bytes_available, architecture, parts)
+    plan = _plan_pieces(graph, architecture, supply, pieces, pairs=paired)
+    filled = accumulate(stage.weight_bytes for stage in plan.schedule.stages)
+    plan = replace(plan, kept=sum(each <= kept_bytes for each in filled) if kept_bytes else 0)
+    placed = place_weights(plan, architecture, 0)
+    return _Trial(predict(architecture, emit_plan(plan, placed, architecture).words).cycles, plan, parts, paired)
 
 
 def measure_supply(graph: Graph, architecture: Architecture) -> Supply:
@@ -284,7 +318,7 @@ def place_weights(plan: NetworkPlan, architecture: Architecture, flash_offset: i
     plan_waits(plan.schedule)
     plan_fences(plan.schedule, architecture)
     if plan.streamed:
-        return place_streamed(plan.schedule, architecture, flash_offset)
+        return place_streamed(plan.schedule, architecture, flash_offset, plan.kept)
     return place_resident(plan.schedule.operations, architecture)
 
 

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.flash import clock_divider
 from emberline.arch.weight_code import CHUNK_BYTES, COUNT_WORDS, HEADER
 from emberline.compiler.weight_encoder import Block, WeightEncoder
 
 COMMAND_PERIODS = 24
-"""SCK periods from a read's request to its first byte: the command on one line, address, mode and pause on four."""
+"""SCK periods from a read's request to its first byte, at most. At single rate the command takes 8 on one line, address
+and mode 8 on four lines, the pause 4 and the byte 2. At double rate address and mode take 4, but of twice the length,
+the pause up to 7 and the byte 1."""
 COMMAND_CYCLES = 48
-"""Cycles beside them: to hand over, to stay deselected, from byte to word to decoder."""
+"""Cycles beside them: to hand over, to stay deselected, from the flash's data to byte to word to decoder."""
 DESELECTED_SECONDS = 50e-9
 
 _HEADER_CYCLES = (2, 2, 6)
@@ -95,9 +99,9 @@ def fetch_cycles(blocks: Sequence[Block], architecture: Architecture) -> int:
     whichever is later; it is taken when it has come and the decoder has done what the word before it gave it to do.
     """
     pace = architecture.weight_word_cycles
-    command = -(-COMMAND_PERIODS * pace // 8) + COMMAND_CYCLES + int(architecture.clock_hz * DESELECTED_SECONDS)
-    if architecture.fetches_from_link:
-        command = COMMAND_CYCLES
+    command = COMMAND_CYCLES
+    if architecture.fetches_from_flash:
+        command += ceil(COMMAND_PERIODS * clock_divider(architecture)) + int(architecture.clock_hz * DESELECTED_SECONDS)
     come = taken = before = command
     free = 0
     for work in _work(blocks):

@@ -1,4 +1,5 @@
-"""Pass: where weights lie. All of them stay, or they come while rows are computed and lie there as long as needed.
+"""Pass: where weights lie. All of them stay, or only those of the first stages, at the bottom of the memory, and the
+others come while rows are computed and lie there as long as needed.
 
 *Segments* are the weights and parameters of a step: of a stage whose weights fit, from the stage's first row to the
 step's last; of a stage in bands, for each band anew. Segments come in the order of their first use, each contiguous,
@@ -156,14 +157,22 @@ def weight_parts(operations: Sequence[RowOperation], architecture: Architecture)
     return _Piece(segment, 0, segment.words).parts(architecture)
 
 
-def place_streamed(schedule: Schedule, architecture: Architecture, offset: int) -> PlacedWeights:
+def place_streamed(schedule: Schedule, architecture: Architecture, offset: int, kept: int = 0) -> PlacedWeights:
     """Weights that come from the flash, where they begin at byte ``offset``, in every frame.
+
+    Those of the first ``kept`` stages stay instead, but for stages in bands: they are in the memory before the first
+    frame, and nothing overwrites them.
 
     Raises ``CompileError``, naming the layer whose weights do not fit the memory together with those in use.
     """
     operations = schedule.operations
     segments, owners = _segments(schedule, architecture)
-    groups = _place(segments, architecture)
+    resident = bytearray()
+    for segment in segments:
+        if 0 <= segment.stage < kept:
+            segment.start = len(resident) // architecture.multipliers
+            resident += segment.image.data
+    groups = _place([segment for segment in segments if segment.start < 0], len(resident), architecture)
     addresses = {}
     for operation, segment in zip(operations, owners, strict=True):
         image = segment.image
@@ -172,7 +181,7 @@ def place_streamed(schedule: Schedule, architecture: Architecture, offset: int) 
     layer_bytes: dict[str, int] = {}
     for segment in segments:
         layer_bytes[segment.layer] = layer_bytes.get(segment.layer, 0) + len(segment.image.data)
-    placed = PlacedWeights(b"", addresses, {}, layer_bytes)
+    placed = PlacedWeights(bytes(resident), addresses, {}, layer_bytes)
     _order(placed, operations, groups, architecture, offset)
     return placed
 
@@ -216,12 +225,12 @@ def _segment(
     return _Segment(operations[indices[0]].layer, stage, indices[0], indices[-1], image, parameters)
 
 
-def _place(segments: Sequence[_Segment], architecture: Architecture) -> list[_Group]:
-    """Set every segment's ``start``; the LOADs in their order."""
+def _place(segments: Sequence[_Segment], resident_bytes: int, architecture: Architecture) -> list[_Group]:
+    """Set every segment's ``start``, behind what stays; the LOADs in their order."""
     depth = architecture.weight_depth_words
     longest = longest_load(architecture)
     most = min(depth // SHARE, longest)
-    _find_places(segments, architecture)
+    _find_places(segments, resident_bytes, architecture)
     free = np.zeros(depth, np.int64)  # from which operation on a word may be overwritten
     groups: list[_Group] = []
     reached = 0
@@ -234,10 +243,11 @@ def _place(segments: Sequence[_Segment], architecture: Architecture) -> list[_Gr
     return groups
 
 
-def _find_places(segments: Sequence[_Segment], architecture: Architecture) -> None:
+def _find_places(segments: Sequence[_Segment], resident_bytes: int, architecture: Architecture) -> None:
     """Every segment where there is room first; those of a stage side by side where some would find none otherwise."""
+    position, reached = resident_bytes // architecture.multipliers, 0
     free = np.zeros(architecture.weight_depth_words, np.int64)
-    position = reached = 0
+    free[:position] = np.iinfo(np.int64).max
     for _, members in groupby(segments, key=lambda segment: segment.stage):
         stage = list(members)
         found = _fill(stage, free.copy(), position, reached)
@@ -248,7 +258,7 @@ def _find_places(segments: Sequence[_Segment], architecture: Architecture) -> No
                 raise refuse(
                     max(stage, key=lambda segment: segment.words).layer,
                     f"needs {kib(whole * architecture.multipliers)} of weights with the rest of its stage, "
-                    f"{kib(architecture.weight_bytes)} available on '{architecture.name}'",
+                    f"{kib(architecture.weight_bytes - resident_bytes)} available on '{architecture.name}'",
                 )
             found = []
             for segment in stage:
@@ -358,7 +368,8 @@ def _order(
             placed.loads.setdefault(index, []).append(load)
             clock.load(load.fields)
             issued += 1
-        waits = issued - 1 - needed[index]
+        last = needed[index]
+        waits = NO_WAIT if last is None else issued - 1 - last
         placed.waits[operation] = waits if waits < LOAD_QUEUE else NO_WAIT
         fields = timing_fields(operation, architecture)
         clock.row({**fields, "fence": int(operation.fence), "loads": placed.waits[operation]})
@@ -381,23 +392,26 @@ def _last_needed(
     addresses: Mapping[RowOperation, tuple[int, int]],
     groups: Sequence[_Group],
     architecture: Architecture,
-) -> list[int]:
-    """For every operation the number of the last LOAD that brings any of its words."""
+) -> list[int | None]:
+    """For every operation the number of the last LOAD that brings any of its words, if any does."""
     by_segment: dict[_Segment, list[tuple[int, int, int]]] = {}
     for number, group in enumerate(groups):
         for piece in group.pieces:
             by_segment.setdefault(piece.segment, []).append((piece.address, piece.address + piece.words, number))
     alive = sorted(by_segment, key=lambda segment: segment.first)
-    found = []
+    found: list[int | None] = []
     for index, operation in enumerate(operations):
         candidates = [segment for segment in alive if segment.first <= index <= segment.last]
         ranges = _ranges(operation, addresses[operation], architecture)
         found.append(
             max(
-                number
-                for segment in candidates
-                for begin, end, number in by_segment[segment]
-                if any(begin < high and low < end for low, high in ranges)
+                (
+                    number
+                    for segment in candidates
+                    for begin, end, number in by_segment[segment]
+                    if any(begin < high and low < end for low, high in ranges)
+                ),
+                default=None,
             )
         )
     return found

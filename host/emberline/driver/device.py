@@ -41,6 +41,9 @@ CAUSES = {
     Fault.FLASH_QUAD: "the flash does not keep the bit that allows four lines",
     Fault.WEIGHTS: "the flash holds damaged weights, or none",
     Fault.WEIGHTS_CHECK: "the flash holds another program's weights",
+    Fault.FLASH_RATE: "this make of flash is not known to give data at both edges of its clock, as weights must come "
+    "for this machine's weight_word_cycles",
+    Fault.FLASH_TIMING: "the flash's data do not arrive in time to be read as fast as weights must come",
 }
 
 LINK_CAUSES = {

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.flash import clock_divider, is_double_rate
 from emberline.arch.isa import ADDRESS_WIDTH
 from emberline.gateware import activation_buffer, lane, requantiser, residual_adder, result_writer, row_issuer
 from emberline.gateware import pooler as pooling
@@ -387,7 +388,11 @@ class Accelerator(wiring.Component):
 
     def _build_flash_reader(self, m: Module) -> None:
         architecture, loader = self._architecture, self._loader
-        reader = FlashReader(clock_hz=architecture.clock_hz, divider=architecture.weight_word_cycles // 8)
+        reader = FlashReader(
+            clock_hz=architecture.clock_hz,
+            divider=int(clock_divider(architecture)),
+            double=is_double_rate(architecture),
+        )
         m.submodules.flash_reader = self._row_reset(reader)
         connect(m, loader.read, reader.i)
         connect(m, reader.o, loader.i_bytes)

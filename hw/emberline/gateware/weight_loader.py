@@ -23,6 +23,8 @@ _FAULTS = {
     FlashFault.ABSENT: Fault.FLASH_ABSENT,
     FlashFault.UNKNOWN: Fault.FLASH_UNKNOWN,
     FlashFault.QUAD: Fault.FLASH_QUAD,
+    FlashFault.RATE: Fault.FLASH_RATE,
+    FlashFault.TIMING: Fault.FLASH_TIMING,
 }
 
 

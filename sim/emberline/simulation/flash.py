@@ -9,7 +9,7 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from emberline.gateware.flash.quad_spi import READ_COMMAND, FlashPins
+from emberline.gateware.flash.quad_spi import DOUBLE_READ_COMMAND, READ_COMMAND, FlashPins
 from emberline.simulation.plan import WritePort
 
 FLASH_BYTES = 1 << 16
@@ -18,14 +18,18 @@ FLASH_BYTES = 1 << 16
 FLASH_PORTS = {"flash": WritePort(("flash_write_address", "flash_write_data"), "flash_write_enable")}
 """The source of a bench that writes it."""
 
-IDENTITY = 0xEF4018
-"""A Winbond W25Q128JV."""
+IDENTITY = 0xEF7018
+"""A Winbond W25Q128JV-DTR."""
+
+SINGLE_IDENTITY = 0xEF4018
+"""A Winbond W25Q128JV: without reads at double rate."""
 
 DUMMY_PERIODS = 4
+DOUBLE_DUMMY_PERIODS = 7
 
 
 class SimulatedFlash(wiring.Component):
-    """What a Winbond W25Q128JV does on its six lines when it is reset, identified and read with four lines.
+    """What a Winbond W25Q128JV-DTR does on its six lines when it is reset, identified and read with four lines.
 
     It sees the lines a cycle late and answers in the next one, well within the data sheet's times; it powers up with
     quad reads forbidden, takes status register 2 as written, and forgets nothing else.
@@ -56,12 +60,14 @@ class SimulatedFlash(wiring.Component):
         # Few wide words: what a simulator takes to build a memory grows with their number.
         m.submodules.memory = memory = Memory(shape=unsigned(64), depth=self._size // 8, init=[])
         write, read = memory.write_port(granularity=32), memory.read_port()
-        address = Signal(24)
+        address, next_address = Signal(24), Signal(24)
+        m.d.comb += next_address.eq(address)
+        m.d.sync += address.eq(next_address)
         m.d.comb += [
             write.en.eq(Mux(self.write_enable, 1 << self.write_address[0], 0)),
             write.addr.eq(self.write_address[1:]),
             write.data.eq(self.write_data.replicate(2)),
-            read.addr.eq(address[3:]),
+            read.addr.eq(next_address[3:]),
         ]
         clock_before, periods = Signal(), Signal(32)
         rises, falls = self.pins.clock & ~clock_before, ~self.pins.clock & clock_before
@@ -69,6 +75,28 @@ class SimulatedFlash(wiring.Component):
         command, argument, status = Signal(8), Signal(8), Signal(8)
         nibble = Signal()  # the second one of a byte
         answer = Signal(24)
+        single, double = command == READ_COMMAND, command == DOUBLE_READ_COMMAND
+        takes, gives = Signal(), Signal()  # a nibble of the address, one of the answer
+        with m.If(double & status[1]):
+            m.d.comb += [
+                takes.eq((rises & (periods >= 8) & (periods < 11)) | (falls & (periods > 8) & (periods <= 11))),
+                gives.eq((rises | falls) & (periods >= 12 + DOUBLE_DUMMY_PERIODS)),
+            ]
+        with m.Elif(single & status[1]):
+            m.d.comb += [
+                takes.eq(rises & (periods >= 8) & (periods < 14)),
+                gives.eq(falls & (periods >= 16 + DUMMY_PERIODS)),
+            ]
+        with m.If(self.pins.select & takes):
+            m.d.comb += next_address.eq(Cat(self.pins.data_out, address))
+            m.d.sync += nibble.eq(0)
+        with m.If(self.pins.select & gives):
+            byte = read.data.word_select(address[:3], 8)
+            m.d.comb += next_address.eq(address + nibble)
+            m.d.sync += [
+                self.pins.data_in.eq(Mux(self.identity == 0, 0, Mux(nibble, byte[:4], byte[4:]))),
+                nibble.eq(~nibble),
+            ]
         with m.If(~self.pins.select):
             m.d.sync += periods.eq(0)
             with m.If((command == 0x31) & (periods == 16)):
@@ -81,15 +109,8 @@ class SimulatedFlash(wiring.Component):
                 m.d.sync += command.eq(Cat(self.pins.data_out[0], command))
             with m.Elif(periods < 16):
                 m.d.sync += argument.eq(Cat(self.pins.data_out[0], argument))
-            with m.If((command == READ_COMMAND) & (periods >= 8) & (periods < 14)):
-                m.d.sync += [address.eq(Cat(self.pins.data_out, address)), nibble.eq(0)]
-        with m.Elif(falls & (command == READ_COMMAND) & (periods >= 16 + DUMMY_PERIODS) & status[1]):
-            byte = read.data.word_select(address[:3], 8)
-            m.d.sync += [
-                self.pins.data_in.eq(Mux(self.identity == 0, 0, Mux(nibble, byte[:4], byte[4:]))),
-                nibble.eq(~nibble),
-                address.eq(address + nibble),
-            ]
+        with m.Elif(gives):
+            pass
         with m.Elif(falls & (periods == 8)):
             with m.Switch(command):
                 with m.Case(0x9F):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, ClockDomain, ClockSignal, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
@@ -11,8 +11,16 @@ from emberline.gateware.structures import delayed
 
 LENGTH_WIDTH = 24
 READ_COMMAND = 0xEB
-_ADDRESS_BYTES, _DUMMY_BYTES = 3, 2
-_QUEUE = 8
+DOUBLE_READ_COMMAND = 0xED
+DUMMY_WIDTH = 3
+"""Enough for the dummy cycles of any flash that is known."""
+SLOW_DIVIDER = 8
+"""Cycles of a slow transaction's SCK period: enough for its data to come back, whatever lies between."""
+POSITIONS = 8
+"""Times at which full speed can be sampled: position ``p`` is ``1 + p / 2`` cycles after SCK's edge."""
+_HEAD_BYTES = 4  # address and mode
+_FIRST_SAMPLE = 2
+_QUEUE = 16
 
 
 class FlashPins(wiring.Signature):
@@ -39,14 +47,17 @@ TRANSACTION = data.StructLayout(
         "command": 8,
         "argument": 8,
         "has_argument": 1,  # a byte on line 0 behind the command
-        "is_read": 1,  # address and mode on four lines, then the answer on four lines
+        "is_read": 1,  # address and mode on four lines, dummy cycles, then the answer on four lines
+        "is_slow": 1,  # SCK is the clock divided by SLOW_DIVIDER, and no position is needed
+        "is_double": 1,  # of a read that is not slow: everything behind the command at both edges of SCK
+        "dummies": DUMMY_WIDTH,  # of a read: periods behind the mode at double rate, pairs of them at single rate
         "address": 24,
         "length": LENGTH_WIDTH,  # bytes of the answer; at least 1 if is_read
     }
 )
-"""Commands are sent on line 0, answers without ``is_read`` come on line 1. A read is a *Fast Read Quad I/O*
-(Winbond W25Q128JV data sheet, section 8.2.12): behind the command three bytes of address, one of mode (0: no continuous
-read) and four dummy cycles on four lines."""
+"""Commands are sent on line 0, answers without ``is_read`` come on line 1. A read is a *Fast Read Quad I/O* (Winbond
+W25Q128JV data sheet, section 8.2.12) or, with ``is_double``, a *DTR Fast Read Quad I/O* (ISSI IS25LP128F data sheet,
+section 8.44): behind the command three bytes of address, one of mode (0: no continuous read) and the dummy cycles."""
 
 
 class _State(enum.Enum):
@@ -54,38 +65,46 @@ class _State(enum.Enum):
     SELECT = 1
     SEND = 2
     SEND_QUAD = 3
-    RECEIVE = 4
-    DRAIN = 5
-    DESELECT = 6
+    TURN = 4
+    RECEIVE = 5
+    DRAIN = 6
+    DESELECT = 7
 
 
 class QuadSpi(wiring.Component):
     """A serial flash's bus, SPI mode 0.
 
+    What is transferred at once, a bit or a nibble, takes a *slot*: at single rate a period of SCK, low first, with the
+    rising edge in its middle; at double rate half of one. There the head is sent at half the speed, so that SCK's edges
+    are again in the middle of what they transfer, and all outputs change at edges of the machine's clock. The flash
+    answers at each edge of SCK, a nibble every ``divider / 2`` cycles.
+
+    When an answer can be sampled depends on pads, the flash's clock-to-output time and the way back, and at the highest
+    rate it is there for less than a cycle. So the lines are sampled at both edges of the machine's clock.
+
     Parameters:
-        divider: cycles of one SCK period, even. A byte takes two periods on four lines, eight on one.
-        latency: cycles from the register that lets SCK fall to the one that samples the bit that this edge brings:
-            pads, the flash's clock-to-output time and the way back. 1 to 4.
+        divider: cycles of one SCK period, even; in slow transactions it is ``SLOW_DIVIDER``. A byte takes two periods
+            on four lines, one at double rate, eight on one line.
         deselected: cycles for which the flash stays deselected between two transactions (its data sheet's tSHSL).
 
     Members:
         i: transactions. Ready while none is under way.
+        position: when the answer of a transaction that is not slow is sampled, see ``POSITIONS``; stable meanwhile.
         o: the answer's bytes. While they are not taken, SCK stands still.
         o_busy: a transaction is under way.
         pins: of the flash; outputs are registers.
     """
 
-    def __init__(self, *, divider: int = 2, latency: int = 2, deselected: int = 8) -> None:
+    def __init__(self, *, divider: int = 2, deselected: int = 8) -> None:
         if divider < 2 or divider % 2:
             raise ValueError(f"divider must be an even number of cycles, not {divider}")
-        if not 1 <= latency <= 4:
-            raise ValueError(f"latency must be in 1..4, not {latency}")
         if deselected < 1:
             raise ValueError(f"deselected must be at least 1, not {deselected}")
-        self._divider, self._latency, self._deselected = divider, latency, deselected
+        self._divider, self._deselected = divider, deselected
         super().__init__(
             {
                 "i": In(stream.Signature(TRANSACTION)),
+                "position": In(range(POSITIONS)),
                 "o": Out(stream.Signature(8)),
                 "o_busy": Out(1),
                 "pins": Out(FlashPins()),
@@ -98,18 +117,22 @@ class QuadSpi(wiring.Component):
         transaction = Signal(TRANSACTION, reset_less=True)
         bytes_left = Signal(LENGTH_WIDTH, reset_less=True)
         last_byte = Signal(reset_less=True)
-        pause = Signal(range(max(self._deselected, self._divider + self._latency + 2)), reset_less=True)
-        outgoing = Signal(8 * (_ADDRESS_BYTES + 1), reset_less=True)
-        receives, quad, has_room = Signal(), Signal(), Signal()
+        drained = self._divider + _FIRST_SAMPLE + POSITIONS // 2
+        pause = Signal(range(max(self._deselected, drained + 1)), reset_less=True)
+        outgoing = Signal(8 * _HEAD_BYTES, reset_less=True)
+        # Of the slots: on four lines, at double rate, and half as long as the others
+        quad, double, short = Signal(), Signal(), Signal()
+        receives, has_room = Signal(), Signal()
         m.d.comb += [
             receives.eq(state == _State.RECEIVE),
-            quad.eq((state == _State.SEND_QUAD) | (receives & transaction.is_read)),
             self.i.ready.eq(state == _State.IDLE),
             self.o_busy.eq(state != _State.IDLE),
         ]
-        moving = state.matches(_State.SEND, _State.SEND_QUAD, _State.RECEIVE)
-        begins, byte_begins, byte_ends = self._clock(m, moving, quad, receives & ~has_room)
-        drives = (state == _State.SEND_QUAD) & (bytes_left > _DUMMY_BYTES)  # behind the mode the lines turn round
+        moving = state.matches(_State.SEND, _State.SEND_QUAD, _State.TURN, _State.RECEIVE)
+        begins, byte_begins, byte_ends = self._clock(
+            m, moving, receives & ~has_room, quad=quad, double=double, short=short, slow=transaction.is_slow
+        )
+        drives = state == _State.SEND_QUAD  # behind the mode the lines turn round
         m.d.sync += last_byte.eq(bytes_left == 1)
         with m.If(begins):
             m.d.sync += [
@@ -127,24 +150,39 @@ class QuadSpi(wiring.Component):
                     pause.eq(pause - 1),
                     outgoing[-16:].eq(Cat(transaction.argument, transaction.command)),
                     bytes_left.eq(Mux(transaction.has_argument, 2, 1)),
+                    Cat(quad, double, short).eq(0),
                 ]
                 with m.If(pause == 0):
                     m.d.sync += state.eq(_State.SEND)
-            with m.Case(_State.SEND, _State.SEND_QUAD, _State.RECEIVE):
-                m.d.sync += pause.eq(self._divider + self._latency + 1)
+            with m.Case(_State.SEND, _State.SEND_QUAD, _State.TURN, _State.RECEIVE):
+                m.d.sync += pause.eq(drained)
                 with m.If(byte_ends):
                     m.d.sync += bytes_left.eq(bytes_left - 1)
                 with m.If(byte_ends & last_byte):
-                    with m.If((state == _State.SEND) & transaction.is_read):
-                        m.d.sync += [
-                            outgoing.eq(Cat(Const(0, 8), transaction.address)),
-                            bytes_left.eq(_ADDRESS_BYTES + 1 + _DUMMY_BYTES),
-                            state.eq(_State.SEND_QUAD),
-                        ]
-                    with m.Elif(receives | (transaction.length == 0)):
-                        m.d.sync += state.eq(_State.DRAIN)
-                    with m.Else():
-                        m.d.sync += [bytes_left.eq(transaction.length), state.eq(_State.RECEIVE)]
+                    with m.Switch(state):
+                        with m.Case(_State.SEND):
+                            m.d.sync += [
+                                outgoing.eq(Cat(Const(0, 8), transaction.address)),
+                                bytes_left.eq(Mux(transaction.is_read, _HEAD_BYTES, transaction.length)),
+                                quad.eq(transaction.is_read),
+                                double.eq(transaction.is_double),
+                            ]
+                            with m.If(transaction.is_read):
+                                m.d.sync += state.eq(_State.SEND_QUAD)
+                            with m.Else():
+                                m.d.sync += state.eq(
+                                    Mux(transaction.length == 0, _State.DRAIN, _State.RECEIVE),
+                                )
+                        with m.Case(_State.SEND_QUAD):
+                            m.d.sync += [
+                                bytes_left.eq(transaction.dummies),
+                                short.eq(transaction.is_double),
+                                state.eq(_State.TURN),
+                            ]
+                        with m.Case(_State.TURN):
+                            m.d.sync += [bytes_left.eq(transaction.length), state.eq(_State.RECEIVE)]
+                        with m.Default():
+                            m.d.sync += state.eq(_State.DRAIN)
             with m.Case(_State.DRAIN):
                 m.d.sync += pause.eq(pause - 1)
                 with m.If(pause == 0):
@@ -154,53 +192,79 @@ class QuadSpi(wiring.Component):
                 m.d.sync += pause.eq(pause - 1)
                 with m.If(pause == 0):
                     m.d.sync += state.eq(_State.IDLE)
-        self._receive(m, receives & begins, receives & byte_begins, transaction.is_read, has_room)
+        position = Signal(range(POSITIONS))
+        m.d.sync += position.eq(Mux(transaction.is_slow, POSITIONS - 1, self.position))
+        self._receive(m, receives & begins, receives & byte_begins, quad, position, has_room)
         return m
 
-    def _clock(self, m: Module, moving: Value, quad: Value, held: Value) -> tuple[Value, Value, Value]:
-        """SCK's periods, low first; ``held`` keeps a byte from beginning.
+    def _clock(
+        self, m: Module, moving: Value, held: Value, *, quad: Value, double: Value, short: Value, slow: Value
+    ) -> tuple[Value, Value, Value]:
+        """SCK, slot by slot; ``held`` keeps a byte from beginning.
 
-        Returns when a period begins, when a byte does, and when one ends.
+        Returns when a slot begins, when a byte does, and when one ends.
         """
-        phase = Signal(range(self._divider))
-        period = Signal(3)
-        at_byte, runs, ends, byte_ends = Signal(), Signal(), Signal(), Signal()
+        phase = Signal(range(max(self._divider, SLOW_DIVIDER)))
+        slot = Signal(3)
+        at_byte, runs, ends, byte_ends, late = Signal(), Signal(), Signal(), Signal(), Signal()
+        half = self._divider // 2
+        last = Mux(slow, SLOW_DIVIDER - 1, Mux(short, half - 1, self._divider - 1))
         m.d.comb += [
-            at_byte.eq((phase == 0) & (period == 0)),
+            at_byte.eq((phase == 0) & (slot == 0)),
             runs.eq(moving & ~(held & at_byte)),
-            ends.eq(runs & (phase == self._divider - 1)),
-            byte_ends.eq(ends & (period == Mux(quad, 1, 7))),
+            ends.eq(runs & (phase == last)),
+            byte_ends.eq(ends & (slot == Mux(quad, 1, 7))),
+            late.eq((phase >= Mux(slow, SLOW_DIVIDER // 2, half)) & ~short),
         ]
         with m.If(runs):
             m.d.sync += phase.eq(Mux(ends, 0, phase + 1))
         with m.If(ends):
-            m.d.sync += period.eq(Mux(byte_ends, 0, period + 1))
-        m.d.sync += self.pins.clock.eq(runs & (phase >= self._divider // 2))
+            m.d.sync += slot.eq(Mux(byte_ends, 0, slot + 1))
+        m.d.sync += self.pins.clock.eq(runs & (late ^ (double & slot[0])))
         return runs & (phase == 0), runs & at_byte, byte_ends
 
-    def _receive(self, m: Module, begins: Value, byte_begins: Value, quad: Value, has_room: Signal) -> None:
-        """Sample each period's bits when they have come; a byte is complete when the next one's first bits come."""
+    def _receive(
+        self, m: Module, begins: Value, byte_begins: Value, quad: Value, position: Signal, has_room: Signal
+    ) -> None:
+        """Sample each slot's bits when they have come; a byte is complete when the next one's first bits come."""
         m.submodules.queue = queue = SyncFIFO(width=8, depth=_QUEUE)
         room = Signal(range(_QUEUE + 1), init=_QUEUE)
         taken = queue.r_en & queue.r_rdy
-        m.d.sync += room.eq(room - byte_begins + taken)
-        samples = delayed(m, begins, self._latency, name="samples", reset=True)
+        m.d.sync += [room.eq(room - byte_begins + taken), has_room.eq(room != 0)]  # in time: a byte has two slots
+        times = [delayed(m, begins, _FIRST_SAMPLE, name="begun", reset=True)]
+        for index in range(POSITIONS // 2):
+            times.append(delayed(m, times[-1], 1, name=f"sample_{index}", reset=True))
+        early, late = self._sample(m)
+        samples, arrived = Signal(), Signal(4)
+        m.d.comb += [
+            samples.eq(Array([times[(index + 1) // 2] for index in range(POSITIONS)])[position]),
+            arrived.eq(Mux(position[0], early, late)),
+        ]
         incoming = Signal(8, reset_less=True)
         count = Signal(3)  # bits or nibbles of the byte
         complete = Signal()
         m.d.sync += complete.eq(0)
         with m.If(samples):
             m.d.sync += [
-                incoming.eq(Mux(quad, Cat(self.pins.data_in, incoming), Cat(self.pins.data_in[1], incoming))),
+                incoming.eq(Mux(quad, Cat(arrived, incoming), Cat(arrived[1], incoming))),
                 count.eq(count + 1),
             ]
             with m.If(count == Mux(quad, 1, 7)):
                 m.d.sync += [complete.eq(1), count.eq(0)]
         m.d.comb += [
-            has_room.eq(room != 0),
             queue.w_en.eq(complete),
             queue.w_data.eq(incoming),
             self.o.payload.eq(queue.r_data),
             self.o.valid.eq(queue.r_rdy),
             queue.r_en.eq(self.o.ready),
         ]
+
+    def _sample(self, m: Module) -> tuple[Signal, Signal]:
+        """The lines as they were in the middle of the cycle before, and at its end."""
+        falling = ClockDomain("falling", clk_edge="neg", reset_less=True, local=True)
+        m.domains += falling
+        middle, early, late = (Signal(4, name=name, reset_less=True) for name in ("middle", "early", "late"))
+        m.d.comb += falling.clk.eq(ClockSignal("sync"))
+        m.d.falling += middle.eq(self.pins.data_in)
+        m.d.sync += [early.eq(middle), late.eq(self.pins.data_in)]
+        return early, late
