@@ -174,8 +174,8 @@ class _Trial:
 
 
 def _plan_fetched(graph: Graph, architecture: Architecture, *, keeps: bool) -> NetworkPlan:
-    """The schedule with the fewest cycles over all sizes of pieces, with and without pairs of depthwise rows, and, where
-    it ``keeps`` weights, over what stays.
+    """The schedule with the fewest cycles over all sizes of pieces, with and without pairs of depthwise rows, and,
+    where it ``keeps`` weights, over what stays.
 
     Small pieces make room in the weight memory earlier; large ones leave layers whole, which then share rows with
     others. Pairs take fewer cycles and more weights. Weights that stay need not be waited for, but leave less room for
@@ -209,8 +209,8 @@ def _plan_fetched(graph: Graph, architecture: Architecture, *, keeps: bool) -> N
 def _try_plan(
     graph: Graph, architecture: Architecture, supply: Supply, parts: int, paired: bool, kept_bytes: int = 0
 ) -> _Trial:
-    """The schedule of a network whose layers are cut for a ``parts``-th of the weight memory, without the ``kept_bytes``
-    in which the weights of as many first stages stay as there is room for."""
+    """The schedule of a network whose layers are cut for a ``parts``-th of the weight memory without the
+    ``kept_bytes`` in which the weights of as many first stages stay as there is room for."""
     supply = replace(supply, bytes_available=supply.bytes_available - kept_bytes)
     pieces = cut_for_weights(graph, supply.bytes_available, architecture, parts)
     plan = _plan_pieces(graph, architecture, supply, pieces, pairs=paired)
