@@ -25,6 +25,7 @@ from emberline.simulation.board import SimulatedBoard, simulate_architecture
 from emberline.simulation.flash import IDENTITY
 
 ARCHITECTURE = Architecture("flash-test", 4, 4, 2048, 256, 2048, 1, weight_word_cycles=16)
+PAGED = replace(ARCHITECTURE, name="paged-test", program_depth_words=128)
 SETTINGS = LinkSettings(timeout_s=0.005, byte_s=2e-8, payload_bytes=PAYLOAD_LIMIT)
 LIMITS = Limits(max_size=10, max_blocks=3, max_channels=12)
 FRAMES = 3
@@ -45,14 +46,14 @@ def device(board: SimulatedBoard) -> Device:
     return Device(Target("rtl", board, ARCHITECTURE, SETTINGS, board.write_flash))
 
 
-def network_of(seed: int) -> tuple[Program, Codes, list[dict[str, Codes]]]:
+def network_of(seed: int, architecture: Architecture = ARCHITECTURE) -> tuple[Program, Codes, list[dict[str, Codes]]]:
     """A random network whose weights are fetched: its program, frames, and the outputs that numpy gives."""
     rng = np.random.default_rng(seed)
     graph = random_graph(rng, LIMITS)
     frames = random_frames(rng, graph, FRAMES)
     outputs = network.run(graph, frames)
     expected = [{name: outputs[name][index] for name in graph.outputs} for index in range(FRAMES)]
-    return compile_graph(graph, ARCHITECTURE, weights=WeightPlace.FLASH), frames, expected
+    return compile_graph(graph, architecture, weights=WeightPlace.FLASH), frames, expected
 
 
 def check(device: Device, frames: Codes, expected: list[dict[str, Codes]]) -> None:
@@ -186,3 +187,35 @@ def test_programs_that_fetch_one_after_the_other(device: Device) -> None:
         assert any(each.opcode is Opcode.LOAD for each in decode(program.instructions))
         device.load(program)
         check(device, frames[:1], expected[:1])
+
+
+@pytest.fixture(scope="module")
+def small_board() -> Iterator[SimulatedBoard]:
+    """With an instruction memory that the program does not fit."""
+    with simulate_architecture(PAGED) as board:
+        yield board
+
+
+@pytest.mark.parametrize("page", [1, 2, -1])
+def test_a_bad_page_is_named_gives_no_result_and_is_left_by_a_restart(small_board: SimulatedBoard, page: int) -> None:
+    program, frames, expected = network_of(1, PAGED)
+    assert len(program.pages) > 3
+    device = Device(Target("rtl", small_board, PAGED, SETTINGS, small_board.write_flash))
+    device.load(program)
+    check(device, frames, expected)
+    loads = [each.fields for each in decode(program.instructions) if each.opcode is Opcode.LOAD and each.fields["page"]]
+    load = loads[page - 1 if page > 0 else page]
+    flip(program, load["source"] - program.stream_offset + load["length"] // 2, small_board)
+    device.reset()
+    with pytest.raises(FaultError, match=r"fault 7 \(weights\): the flash holds damaged weights") as caught:
+        next(device.stream(frames))
+    assert caught.value.fault is Fault.WEIGHTS
+    small_board.write_flash(program.stream_offset, program.stream)
+    check(device, frames, expected)
+
+
+def test_the_emulated_board_runs_pages() -> None:
+    program, frames, expected = network_of(1, PAGED)
+    with Device.open("emulator", PAGED) as device:
+        device.load(program)
+        check(device, frames, expected)

@@ -143,11 +143,14 @@ def print_report(report: dict[str, Any], program: Program) -> None:
         f"{report['activation_bytes']:,} bytes of activations, {report['weight_bytes']:,} of weights, "
         f"{report['instructions']} instruction words: {report['m9k']} M9K blocks"
     )
+    if report["pages"] > 1:
+        depth = program.architecture.program_depth_words
+        console.print_line(f"instructions in {report['pages']} pages, through an instruction memory of {depth:,} words")
     if fetched:
         waiting = sum(layer["spent"]["weights"] for layer in report["layers"])
         rate = 4 * program.architecture.clock_hz / program.architecture.weight_word_cycles / 1e6
         console.print_line(
-            f"{report['stored_bytes']:,} bytes of weights in the flash from {program.stream_offset:#x} on, "
+            f"{report['stored_bytes']:,} bytes in the flash from {program.stream_offset:#x} on, "
             f"{fetched:,} fetched a frame at {rate:.1f} MB/s: {waiting:,} of the cycles wait for them"
         )
     if report["file"]:

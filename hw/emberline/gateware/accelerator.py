@@ -109,6 +109,12 @@ class Accelerator(wiring.Component):
         self._weight_write = self.weight_enable, self.weight_address, self.weight_data
         if self._architecture.streams:
             self._build_loader(m)
+        else:
+            m.d.comb += [
+                self._sequencer.write_enable.eq(self.program_enable),
+                self._sequencer.write_address.eq(self.program_address),
+                self._sequencer.write_data.eq(self.program_data),
+            ]
         self._build_lanes(m)
         self._build_results(m)
         return m
@@ -142,9 +148,6 @@ class Accelerator(wiring.Component):
     def _build_sequencer(self, m: Module, start: Value) -> Sequencer:
         self._sequencer = sequencer = Sequencer(self._architecture)
         m.d.comb += [
-            sequencer.write_enable.eq(self.program_enable),
-            sequencer.write_address.eq(self.program_address),
-            sequencer.write_data.eq(self.program_data),
             sequencer.start.eq(start),
             sequencer.result_release.eq(self.result_release),
             self.running.eq(sequencer.running),
@@ -353,7 +356,7 @@ class Accelerator(wiring.Component):
         ]
 
     def _build_loader(self, m: Module) -> None:
-        """Weights from the flash, beside those from the link, which come while nothing runs."""
+        """Weights and pages from the flash, beside those from the link, which come while nothing runs."""
         architecture, sequencer = self._architecture, self._sequencer
         loader = WeightLoader(architecture)
         reader = FlashReader(clock_hz=architecture.clock_hz, divider=architecture.weight_word_cycles // 8)
@@ -368,6 +371,8 @@ class Accelerator(wiring.Component):
             loader.i_row_end.eq(sequencer.i_row_end),
             loader.i_flash_fault.eq(reader.o_fault),
             sequencer.i_loads_pending.eq(loader.o_pending),
+            sequencer.i_weights_pending.eq(loader.o_weights_pending),
+            sequencer.i_pages_pending.eq(loader.o_pages_pending),
             sequencer.i_load_late.eq(loader.o_late),
             sequencer.i_load_fault.eq(loader.o_fault),
         ]
@@ -380,6 +385,20 @@ class Accelerator(wiring.Component):
             chunk.eq(Mux(loader.write_enable, loader.write_data, self.weight_data)),
         ]
         self._weight_write = enable, address, chunk
+        page_enable, page_address, word = (
+            Signal.like(each, name=f"{each.name}_register", reset_less=True)
+            for each in (self.program_enable, self.program_address, self.program_data)
+        )
+        m.d.sync += [
+            page_enable.eq(self.program_enable | loader.page_enable),
+            page_address.eq(Mux(loader.page_enable, loader.write_address, self.program_address)),
+            word.eq(Mux(loader.page_enable, loader.write_data, self.program_data)),
+        ]
+        m.d.comb += [
+            sequencer.write_enable.eq(page_enable),
+            sequencer.write_address.eq(page_address),
+            sequencer.write_data.eq(word),
+        ]
         m.d.comb += self._flash_settled.eq(reader.o_ready | (reader.o_fault != FlashFault.NONE))
 
     def _build_lanes(self, m: Module) -> None:
