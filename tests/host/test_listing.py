@@ -230,7 +230,7 @@ def test_any_words_are_valid_or_refused(listing: list[Instruction], noise: list[
             assert validate(candidate, MACHINE)
 
 
-LOAD = {"source": 4096, "length": 64, "address": 250, "words": 6, "cycles": 300, "check": 0xFFFFFFFF}
+LOAD = {"source": 4096, "length": 64, "address": 250, "words": 6, "cycles": 300, "check": 0xFFFFFFFF, "page": 0}
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from graph_cases import Network, same
-from numpy.typing import NDArray
-from random_graphs import Limits, random_frames, random_graph
+from fetched import LIMITS, MACHINE, chain, equal_to_model, refused
+from random_graphs import random_frames, random_graph
 
-from emberline.arch.architecture import Architecture
 from emberline.arch.isa import LOAD_QUEUE, NO_WAIT, Opcode
 from emberline.arch.listing import encode
 from emberline.arch.program import Program
@@ -18,24 +16,7 @@ from emberline.arch.timing import predict
 from emberline.compiler.compile import WeightPlace, compile_graph
 from emberline.compiler.fetch import Fetcher, Part
 from emberline.compiler.streaming import WeightsDoNotFitError
-from emberline.errors import CompileError, EmulationError, ProgramError
-from emberline.model.emulator import Emulator
-from emberline.model.graph import Graph
-from emberline.model.network import run
-
-MACHINE = Architecture(
-    "test", 8, 4, activation_depth_words=8192, weight_depth_words=128, program_depth_words=16384, weight_word_cycles=16
-)
-LIMITS = Limits(max_channels=24, single_rounding=False)
-
-
-def equal_to_model(program: Program, graph: Graph, frames: NDArray[np.int8]) -> None:
-    emulator = Emulator(program.architecture)
-    emulator.load(program)
-    expected = run(graph, frames, keep=True)
-    for index, frame in enumerate(frames):
-        for name, values in emulator.run(frame).maps.items():
-            np.testing.assert_array_equal(values, expected[name][index], err_msg=name)
+from emberline.errors import CompileError, ProgramError
 
 
 def weight_words(program: Program) -> int:
@@ -63,15 +44,6 @@ def test_random_networks_with_fetched_weights_equal_the_model(seed: int) -> None
         assert timing.cycles == program.predicted_cycles == sum(layer.spent.total for layer in program.layers)
         programs += 1
     assert programs
-
-
-def chain(layers: int = 6, channels: int = 24) -> Graph:
-    """Convolutions of 3x3, each with weights of 3 x 9 x 6 words on ``MACHINE``."""
-    net = Network(8, 8, 8)
-    name = "input"
-    for _ in range(layers):
-        name = net.convolution(name, channels, (3, 3), padding=same(3))
-    return net.graph(name)
 
 
 def test_weights_that_fit_stay_and_others_are_fetched_once() -> None:
@@ -142,17 +114,6 @@ def test_what_does_not_fit_is_named() -> None:
 @pytest.fixture(scope="module")
 def program() -> Program:
     return compile_graph(chain(), replace(MACHINE, weight_depth_words=512))
-
-
-def frame(program: Program) -> NDArray[np.int8]:
-    return np.zeros(program.input.map.shape, np.int8)
-
-
-def refused(program: Program, reason: str) -> None:
-    emulator = Emulator(program.architecture)
-    emulator.load(program)
-    with pytest.raises(EmulationError, match=reason):
-        emulator.run(frame(program))
 
 
 def test_damaged_weights_are_refused(program: Program) -> None:

@@ -18,7 +18,7 @@ async def pulse(bench: Bench, name: str) -> None:
 async def load(bench: Bench, program: Program) -> None:
     """Stop, write the memories, start, and wait until the frame input is configured."""
     await pulse(bench, "clear")
-    bench.send("program", list(enumerate(program.instructions)))
+    bench.send("program", list(enumerate(program.resident_instructions)))
     bench.send("weights", flash_words(program.weights, 0, 1 << 32))
     await bench.run_until(sent=["program", "weights"])
     if program.stream:

@@ -14,9 +14,9 @@ from simulated_core import Job, run_core
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Opcode
-from emberline.arch.listing import decode, encode, validate
+from emberline.arch.listing import decode, validate
 from emberline.arch.presets import preset
-from emberline.arch.timing import predict
+from emberline.compiler import fetch
 from emberline.compiler.compile import WeightPlace, compile_graph
 from emberline.compiler.frontends.tflite_reader import read_tflite
 from emberline.errors import CompileError
@@ -197,9 +197,10 @@ def test_fused_networks_are_exact_in_every_output_and_every_cycle(shape, tmp_pat
     check_jobs(SHAPES[shape], graphs, jobs, tmp_path, hiding=True)
 
 
-def fetching_jobs(shape, count, pace=16, hurry=0):
-    """Networks whose weights come from the flash through a small memory, in ``hurry`` cycles fewer than it takes."""
+def fetching_jobs(shape, count, pace=16, **changes):
+    """Networks whose weights come from the flash through a small memory; ``changes`` are of the machine."""
     architecture = replace(SHAPES[shape], weight_depth_words=256 if shape == "4x4" else 64, weight_word_cycles=pace)
+    architecture = replace(architecture, **changes)
     limits = Limits(single_rounding=False, depthwise=True)
     graphs, jobs, loads = [], [], 0
     for seed in range(count):
@@ -209,8 +210,6 @@ def fetching_jobs(shape, count, pace=16, hurry=0):
             program = compile_graph(graph, architecture, weights=WeightPlace.FLASH)
         except CompileError:  # too large a kernel
             continue
-        if hurry:
-            program = hurried(program, hurry)
         loads += sum(each.opcode is Opcode.LOAD for each in decode(program.instructions))
         jobs.append(Job(program, random_frames(rng, graph, FRAMES), seed=seed))
         graphs.append(graph)
@@ -224,8 +223,20 @@ def test_fetched_weights_are_exact_in_every_output_and_every_cycle(shape, pace, 
     check_jobs(*fetching_jobs(shape, GRAPHS // 2, pace), tmp_path)
 
 
-def test_a_flash_slower_than_announced_costs_stalls_and_no_result(tmp_path):
-    architecture, graphs, jobs = fetching_jobs("4x4", GRAPHS // 4, hurry=900)
+@pytest.mark.parametrize(("shape", "depth"), [("4x4", 128), ("16x8", 110)])
+def test_programs_in_pages_are_exact_in_every_output_and_every_cycle(shape, depth, tmp_path):
+    """Through an instruction memory that few of them fit; frame after frame."""
+    architecture, graphs, jobs = fetching_jobs(shape, GRAPHS // 2, program_depth_words=depth)
+    assert sum(len(job.program.pages) > 2 for job in jobs) >= len(jobs) // 3
+    jobs = [replace(job, frames=np.concatenate([job.frames, job.frames[:1]])) for job in jobs]
+    check_jobs(architecture, graphs, jobs, tmp_path)
+
+
+@pytest.mark.parametrize("depth", [1024, 128])
+def test_a_flash_slower_than_announced_costs_stalls_and_no_result(depth, tmp_path, monkeypatch):
+    enough = fetch.fetch_cycles
+    monkeypatch.setattr(fetch, "fetch_cycles", lambda *fetched: max(1, enough(*fetched) - 900))
+    architecture, graphs, jobs = fetching_jobs("4x4", GRAPHS // 4, program_depth_words=depth)
     results = run_core(architecture, jobs, tmp_path)
     for graph, job, frames in zip(graphs, jobs, results, strict=True):
         expected = run(graph, job.frames, keep=True)
@@ -234,18 +245,6 @@ def test_a_flash_slower_than_announced_costs_stalls_and_no_result(tmp_path):
             assert result.stall_cycles > 0
             for name, values in result.outputs.items():
                 assert np.array_equal(values, expected[name][number]), f"seed {job.seed}, frame {number}, map '{name}'"
-
-
-def hurried(program, cycles):
-    """The program that announces its LOADs to take fewer cycles."""
-    instructions = []
-    for instruction in decode(program.instructions):
-        fields = dict(instruction.fields)
-        if instruction.opcode is Opcode.LOAD:
-            fields["cycles"] = max(1, fields["cycles"] - cycles)
-        instructions += encode(instruction.opcode, fields)
-    predicted = predict(program.architecture, instructions).cycles
-    return replace(program, instructions=tuple(instructions), predicted_cycles=predicted)
 
 
 def test_resnet8_is_exact_in_every_output_and_every_cycle(data_folder, tmp_path):

@@ -27,6 +27,7 @@ from emberline.simulation.flash import IDENTITY, SINGLE_IDENTITY
 
 ARCHITECTURE = Architecture("flash-test", 4, 4, 2048, 256, 2048, 1, weight_word_cycles=16)
 DOUBLE = replace(ARCHITECTURE, name="double-rate-test", weight_word_cycles=8)
+PAGED = replace(ARCHITECTURE, name="paged-test", program_depth_words=128)
 SETTINGS = LinkSettings(timeout_s=0.005, byte_s=2e-8, payload_bytes=PAYLOAD_LIMIT)
 LIMITS = Limits(max_size=10, max_blocks=3, max_channels=12)
 FRAMES = 3
@@ -211,3 +212,35 @@ def test_programs_that_fetch_one_after_the_other(device: Device) -> None:
         assert any(each.opcode is Opcode.LOAD for each in decode(program.instructions))
         device.load(program)
         check(device, frames[:1], expected[:1])
+
+
+@pytest.fixture(scope="module")
+def small_board() -> Iterator[SimulatedBoard]:
+    """With an instruction memory that the program does not fit."""
+    with simulate_architecture(PAGED) as board:
+        yield board
+
+
+@pytest.mark.parametrize("page", [1, 2, -1])
+def test_a_bad_page_is_named_gives_no_result_and_is_left_by_a_restart(small_board: SimulatedBoard, page: int) -> None:
+    program, frames, expected = network_of(PAGED, 1)
+    assert len(program.pages) > 3
+    device = Device(Target("rtl", small_board, PAGED, SETTINGS, small_board.write_flash))
+    device.load(program)
+    check(device, frames, expected)
+    loads = [each.fields for each in decode(program.instructions) if each.opcode is Opcode.LOAD and each.fields["page"]]
+    load = loads[page - 1 if page > 0 else page]
+    flip(program, load["source"] - program.stream_offset + load["length"] // 2, small_board)
+    device.reset()
+    with pytest.raises(FaultError, match=r"fault 7 \(weights\): the flash holds damaged weights") as caught:
+        next(device.stream(frames))
+    assert caught.value.fault is Fault.WEIGHTS
+    small_board.write_flash(program.stream_offset, program.stream)
+    check(device, frames, expected)
+
+
+def test_the_emulated_board_runs_pages() -> None:
+    program, frames, expected = network_of(PAGED, 1)
+    with Device.open("emulator", PAGED) as device:
+        device.load(program)
+        check(device, frames, expected)

@@ -61,6 +61,7 @@ def stored(words: int, *, seed: int = 1, source: int = 0, address: int = 0, cycl
     data = b"".join(block.words.astype("<u4").tobytes() for block in blocks)
     check = reduce(xor, (int(block.words[-1]) for block in blocks))
     load = {"source": source, "length": len(data), "address": address, "words": words, "cycles": cycles, "check": check}
+    load["page"] = 0
     return Stream(weights, data, load)
 
 
@@ -135,6 +136,38 @@ def test_writes_the_weights_of_loads_that_follow_each_other() -> None:
         expected |= chunks(each)
     assert written == expected
     assert [b - a for a, b in pairwise(complete)] == [each.load["cycles"] + START for each in streams[1:]]
+
+
+def test_a_page_is_written_to_the_instruction_memory_and_counted_for_itself() -> None:
+    """Behind weights, of which nothing goes there."""
+    weights = stored(3, cycles=2000)
+    page = stored(4, seed=2, source=len(weights.data), address=70, cycles=3000)
+    page.load.update(page=1, words=len(page.weights) // 4)
+    pages: dict[int, int] = {}
+    pending: list[tuple[int, int, int]] = []
+
+    async def bench(ctx: Any, dut: Loader) -> None:
+        loader = dut.loader
+        for each in (weights, page):
+            await push(ctx, dut, each.load)
+        await ctx.tick()
+        while not pending or pending[-1][0]:
+            counts = tuple(
+                ctx.get(each) for each in (loader.o_pending, loader.o_weights_pending, loader.o_pages_pending)
+            )
+            if not pending or pending[-1] != counts:
+                pending.append(counts)
+            _, _, enable, address, data = await ctx.tick().sample(
+                loader.page_enable, loader.write_address, loader.write_data
+            )
+            if enable:
+                pages[address] = data
+
+    written, _ = run(FlashModel(weights.data + page.data), bench)
+    assert written == chunks(weights)
+    words = [int.from_bytes(page.weights[at : at + 4], "little") for at in range(0, len(page.weights), 4)]
+    assert pages == {70 + index: word for index, word in enumerate(words)}
+    assert pending == [(2, 1, 1), (1, 0, 1), (0, 0, 0)]
 
 
 def test_starts_when_the_row_that_is_walked_has_ended() -> None:

@@ -84,7 +84,13 @@ computed. The sequencer does not wait for it: it goes into a queue of ``LOAD_QUE
 A LOAD *starts* when the LOAD before it is complete and every ROW before it in program order has been walked, so that
 it may overwrite what those read. It is *complete* ``cycles`` after its start, or when its blocks have been decoded,
 whichever is later; the cycles beyond ``cycles`` are stalls, as those are in which the link is waited for. A ROW starts
-when at most ``loads`` of the LOADs before it are not complete.
+when at most ``loads`` of the LOADs of weights before it are not complete.
+
+**Pages.** A program that is longer than the instruction memory is cut into pages. The first one is there from the start
+and stays; it ends with a ``JUMP``, as every page but the last. The others come from the same flash, by LOADs with
+``page``, whose words are instructions. JUMP waits until every such LOAD before it is complete, and goes on at a word of
+the instruction memory: the first one of the page that has come. A *program* is the list of its pages' words, one page
+behind the other, so that a JUMP goes on with the word behind it.
 
 Three rows of a 3x3 pool with stride 2: the first stores its maxima, the second combines with them, the third combines
 and copies, which begins the next pooled row.
@@ -125,6 +131,7 @@ class Opcode(enum.IntEnum):
     RESULT = 6
     ROW = 7
     LOAD = 8
+    JUMP = 9
 
 
 _OPCODE = Field("opcode", 4)
@@ -209,7 +216,7 @@ ROW = Layout(
         Field("parameter_address", 16, doc="first parameter word of group 0"),
         Field("idle", 16, doc="cycles without a tap before each target pixel: at least `timing.minimum_idle`"),
         Field("lead", 4, doc="columns of padding before the first word of a depthwise ROW, less than `columns`"),
-        Field("loads", 4, doc="start when at most so many of the LOADs before it are not complete; 15 does not wait"),
+        Field("loads", 4, doc="start when at most so many LOADs of weights before it are not complete; 15: at once"),
     ),
 )
 LOAD = Layout(
@@ -222,16 +229,18 @@ LOAD = Layout(
             doc="byte address of the first block in the flash, a multiple of 4; over the link the order decides",
         ),
         Field("length", 24, doc="bytes of all blocks, a multiple of 4"),
-        Field("address", 16, doc="first weight word that is written"),
-        Field("words", 16, doc="weight words that are written, at least 1"),
+        Field("address", 16, doc="first word that is written, of the weight memory or the instruction memory"),
+        Field("words", 16, doc="words that are written, at least 1"),
         Field(
             "cycles",
             24,
             doc="how long it takes, at least: what the compiler announces for the known rate of the source",
         ),
         Field("check", 32, doc="the check words of all blocks, combined by exclusive or"),
+        Field("page", 1, doc="the words are instructions, not weights"),
     ),
 )
+JUMP = Layout("JUMP", (_OPCODE, Field("address", 16, doc="word of the instruction memory that is executed next")))
 ADD = Layout(
     "ADD",
     (
@@ -282,6 +291,7 @@ LAYOUTS: dict[Opcode, Layout] = {
     Opcode.RESULT: RESULT,
     Opcode.ROW: ROW,
     Opcode.LOAD: LOAD,
+    Opcode.JUMP: JUMP,
 }
 
 

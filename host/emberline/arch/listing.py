@@ -21,6 +21,7 @@ from emberline.arch.isa import (
     row_word_count,
 )
 from emberline.arch.layout import WORD_WIDTH, Layout
+from emberline.arch.pages import check_pages
 from emberline.errors import ProgramError
 
 
@@ -68,6 +69,15 @@ def decode(words: Sequence[int]) -> list[Instruction]:
     Raises ``ProgramError``, naming the word, for an unknown opcode, bits set above an instruction's fields, and an
     instruction or a program that is cut off.
     """
+    return _decode(words, (Opcode.END,))
+
+
+def decode_page(words: Sequence[int]) -> list[Instruction]:
+    """`decode` of a program's first page: up to and including its ``JUMP``, or ``END``."""
+    return _decode(words, (Opcode.END, Opcode.JUMP))
+
+
+def _decode(words: Sequence[int], last: tuple[Opcode, ...]) -> list[Instruction]:
     instructions: list[Instruction] = []
     address = 0
     while address < len(words):
@@ -82,7 +92,7 @@ def decode(words: Sequence[int]) -> list[Instruction]:
             fields |= _unpack(more, words, address + LAYOUTS[opcode].word_count)
         instructions.append(Instruction(address, opcode, fields))
         address += instructions[-1].word_count
-        if opcode is Opcode.END:
+        if opcode in last:
             return instructions
     raise ProgramError(f"the program stops after word {len(words)} without an END")
 
@@ -101,13 +111,11 @@ def validate(words: Sequence[int], architecture: Architecture, frame_rows: int |
     """Decode a program and check everything that does not need to run it.
 
     Checked: the order prologue, ``BEGIN``, ``END``; loops closed and at most two deep; every operand's range; frame,
-    result, rings, weights and parameters inside the memories; with ``frame_rows``, that a frame releases exactly
-    that many rows. Where the pointers go is checked by the emulator.
+    result, rings, weights and parameters inside the memories; pages fetched to where they are executed; with
+    ``frame_rows``, that a frame releases exactly that many rows. Where the pointers go is checked by the emulator.
 
     Raises ``ProgramError`` naming the word and the operand.
     """
-    if len(words) > architecture.program_depth_words:
-        raise ProgramError(f"{len(words)} program words, the machine holds {architecture.program_depth_words}")
     instructions = decode(words)
     if instructions[-1].address + 1 != len(words):
         raise ProgramError(f"word {instructions[-1].address + 1}: something follows the END")
@@ -117,6 +125,7 @@ def validate(words: Sequence[int], architecture: Architecture, frame_rows: int |
             _check_operands(instruction, architecture)
         except _Refusal as refusal:
             raise ProgramError(f"word {instruction.address}: {instruction.opcode.name} {refusal}") from None
+    check_pages(instructions, architecture)
     if frame_rows is not None:
         released = sum(row.fields["release_rows"] * count for row, count in _weighted_rows(instructions))
         if released != frame_rows:
@@ -213,6 +222,8 @@ def _check_operands(instruction: Instruction, architecture: Architecture) -> Non
             _check_row(f, architecture)
         case Opcode.LOAD:
             _check_load(f, architecture)
+        case Opcode.JUMP:
+            _require(architecture.streams, f"'{architecture.name}' is built without a source of pages")
 
 
 def _check_load(f: dict[str, int], architecture: Architecture) -> None:
@@ -222,7 +233,9 @@ def _check_load(f: dict[str, int], architecture: Architecture) -> None:
     for name in ("length", "words", "cycles"):
         _require(f[name] >= 1, f"{name} must be at least 1")
     last = f["address"] + f["words"]
-    _require(last <= architecture.weight_depth_words, f"ends at word {last}, beyond the weight memory")
+    _require(
+        bool(f["page"]) or last <= architecture.weight_depth_words, f"ends at word {last}, beyond the weight memory"
+    )
 
 
 def _check_frame(f: dict[str, int], architecture: Architecture) -> None:

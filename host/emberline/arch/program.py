@@ -8,7 +8,7 @@ A ``.ember`` file is little endian::
     header    UTF-8 JSON: everything of ``Program`` but the next three
     words     instructions, 32 bit each
     bytes     weight image: words in order, in a word lane by lane, ``lanes_in`` bytes each
-    bytes     compressed weights that are fetched from the flash, or over the link
+    bytes     compressed weights that are fetched from the flash, or over the link; pages of the program from the flash
     32 bytes  SHA-256 of everything before
 """
 
@@ -28,6 +28,7 @@ from typing import Any
 from emberline.arch.architecture import PROGRAM_FIELDS, Architecture
 from emberline.arch.isa import Opcode
 from emberline.arch.listing import Instruction, decode, unroll, validate
+from emberline.arch.pages import Page, pages
 from emberline.arch.records import from_json, to_json
 from emberline.arch.timing import Spent
 from emberline.errors import ProgramError
@@ -145,10 +146,10 @@ class Program:
         results: names of the network's own outputs, among ``outputs`` and the host layers'.
         predicted_cycles: of one frame, from the start until everything is written.
         layers, memory: for people.
-        instructions: 32-bit words.
+        instructions: 32-bit words, of all pages.
         weights: the weight image from word 0.
-        stream: compressed weights. They lie in the flash from byte ``stream_offset`` on, or come over the link as
-            ``fetched_stream`` has them.
+        stream: compressed weights and pages. They lie in the flash from byte ``stream_offset`` on, or come over the
+            link as ``fetched_stream`` has them.
         labels: class names, if the network is a classifier.
         preprocessing: how photographs become frames; free-form.
     """
@@ -174,6 +175,16 @@ class Program:
         """Bytes of one result on the link."""
         words = next(each.fields["words"] for each in decode(self.instructions) if each.opcode is Opcode.RESULT)
         return words * self.architecture.lanes_in
+
+    @cached_property
+    def pages(self) -> list[Page]:
+        """The parts of the instructions that lie in the instruction memory together; one if all of them do."""
+        return pages(decode(self.instructions))
+
+    @property
+    def resident_instructions(self) -> tuple[int, ...]:
+        """What the instruction memory holds, from word 0 on, before the program is started."""
+        return self.instructions[: self.pages[0].words]
 
     @cached_property
     def fetched_bytes(self) -> int:

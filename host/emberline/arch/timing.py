@@ -55,6 +55,9 @@ LOAD_START = 2
 LOADED_ROW = 3
 """Cycles from the completion of a LOAD to the first one in which a ROW that waits for it can be taken."""
 
+LOADED_JUMP = 2
+"""Cycles from the completion of a page's LOAD to the first one in which a JUMP can pass."""
+
 
 def _log2(value: int) -> int:
     return value.bit_length() - 1
@@ -271,7 +274,7 @@ class Spent:
     ``taps``: the lanes multiply. ``idle``: a requantiser, the adder or the buffer's port sets the pace. ``parameters``:
     they are loaded. ``handover``: one for each ROW. ``fetch``: a ROW is being fetched and its pointers resolved.
     ``drain``: a ROW waits until earlier ones have been written, for a fence or for their context, and a frame for its
-    last one. ``weights``: a ROW waits for its LOADs.
+    last one. ``weights``: a ROW waits for its LOADs, or for its page's.
     """
 
     taps: int = 0
@@ -317,7 +320,8 @@ class FrameClock:
     A LOAD is *queued* in the cycle after its last word has come, or, if ``LOAD_QUEUE`` of them are there already, in
     the one after the first of those is complete. It starts ``LOAD_START`` cycles after the last of: it is queued; the
     LOAD before it is complete; the last ROW before it has been walked. It is complete ``cycles`` later. A ROW is taken
-    ``LOADED_ROW`` cycles after the LOADs that it waits for are complete, or later.
+    ``LOADED_ROW`` cycles after the LOADs that it waits for are complete, or later; a JUMP passes in the cycle after it
+    has been decoded, or ``LOADED_JUMP`` cycles after the LOADs of pages are complete.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -327,6 +331,9 @@ class FrameClock:
         self._written = (-2, -2)  # last write of the two ROWs before
         self._walked = -1  # last tap of the ROW before
         self._complete: list[int] = []  # of every LOAD
+        self._weights_complete: list[int] = []  # of those of weights
+        self._page_complete = -LOADED_JUMP  # of the last one of a page
+        self._waited = 0  # cycles in which JUMPs since the last ROW have waited
 
     @property
     def queue_has_room(self) -> bool:
@@ -346,15 +353,26 @@ class FrameClock:
             queued = max(queued, self._complete[-isa.LOAD_QUEUE] + 1)
         free = max(queued, self._walked, self._complete[-1] if self._complete else queued)
         self._complete.append(free + LOAD_START + load["cycles"])
+        if load.get("page", 0):
+            self._page_complete = self._complete[-1]
+        else:
+            self._weights_complete.append(self._complete[-1])
         self._request = queued + 1
 
+    def jump(self) -> None:
+        """A JUMP."""
+        decoded = self._request + HEAD_CYCLES + EXECUTE_CYCLES
+        passes = max(decoded, self._page_complete + LOADED_JUMP)
+        self._waited += passes - decoded
+        self._request = passes + 1
+
     def _loaded(self, loads: int) -> int:
-        """When at most ``loads`` of the LOADs so far are not complete."""
-        waits_for = 0 if loads == isa.NO_WAIT else max(0, len(self._complete) - loads)
-        return self._complete[waits_for - 1] if waits_for else -LOADED_ROW
+        """When at most ``loads`` of the LOADs of weights so far are not complete."""
+        waits_for = 0 if loads == isa.NO_WAIT else max(0, len(self._weights_complete) - loads)
+        return self._weights_complete[waits_for - 1] if waits_for else -LOADED_ROW
 
     def pass_one(self) -> None:
-        """An instruction that is neither ROW nor LOAD."""
+        """An instruction that is neither ROW nor LOAD nor JUMP."""
         self._request += HEAD_CYCLES + EXECUTE_CYCLES
 
     def row(self, row: Mapping[str, int]) -> Spent:
@@ -365,8 +383,10 @@ class FrameClock:
         free = max(ready + 1, self._end + 1, cleared + 2)
         taken = max(free, self._loaded(row.get("loads", isa.NO_WAIT)) + LOADED_ROW)
         fetch = max(0, ready - self._end)
+        paged = min(fetch, self._waited)
+        self._waited = 0
         walk = walked(self.architecture, row)
-        spent = Spent(fetch=fetch, drain=free - self._end - 1 - fetch, weights=taken - free) + walk
+        spent = Spent(fetch=fetch - paged, drain=free - self._end - 1 - fetch, weights=taken - free + paged) + walk
         end = taken + row_cycles(self.architecture, row)
         add, copy, depthwise = (bool(row.get(name, 0)) for name in ("add", "copy", "depthwise"))
         latency = write_latency(self.architecture, add=add, copy=copy, depthwise=depthwise)
@@ -398,6 +418,10 @@ class CompactClock:
     def load(self, load: Mapping[str, int]) -> None:
         """There is none on a compact machine."""
         raise ValueError("a compact machine has no LOAD")
+
+    def jump(self) -> None:
+        """There is none on a compact machine."""
+        raise ValueError("a compact machine has no JUMP")
 
     def row(self, row: Mapping[str, int]) -> Spent:
         """A ROW: its cycles from the end of the ROW before."""
@@ -436,6 +460,8 @@ def predict(architecture: Architecture, words: Sequence[int]) -> FrameTiming:
             spent[current] = spent.get(current, Spent()) + clock.row(row)
         elif opcode is Opcode.LOAD:
             clock.load(row)
+        elif opcode is Opcode.JUMP:
+            clock.jump()
         else:
             clock.pass_one()
     if current is None:

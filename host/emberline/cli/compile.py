@@ -34,7 +34,7 @@ def compile_model(
     weights: Annotated[
         str,
         typer.Option(
-            help="resident, flash, link (of another machine if need be), or auto: in the machine if they fit, some if not."
+            help="resident, flash, link (of another machine if need be), or auto: resident if they fit, some if not."
         ),
     ] = "auto",
     flash_rate: Annotated[float | None, typer.Option(help="MB/s of the flash, of another machine then.")] = None,
@@ -154,13 +154,16 @@ def print_report(report: dict[str, Any], program: Program) -> None:
         f"{report['activation_bytes']:,} bytes of activations, {report['weight_bytes']:,} of weights, "
         f"{report['instructions']} instruction words: {report['m9k']} M9K blocks"
     )
+    if report["pages"] > 1:
+        depth = program.architecture.program_depth_words
+        console.print_line(f"instructions in {report['pages']} pages, through an instruction memory of {depth:,} words")
     if fetched:
         waiting = sum(layer["spent"]["weights"] for layer in report["layers"])
         rate = 4 * program.architecture.clock_hz / program.architecture.weight_word_cycles / 1e6
         from_link = program.architecture.fetches_from_link
         where = "for the link" if from_link else f"in the flash from {program.stream_offset:#x} on"
         console.print_line(
-            f"{report['stored_bytes']:,} bytes of weights {where}, "
+            f"{report['stored_bytes']:,} bytes {where}, "
             f"{fetched:,} fetched a frame at {rate:.{1 if rate >= 1 else 3}f} MB/s: "
             f"{waiting:,} of the cycles wait for them"
         )

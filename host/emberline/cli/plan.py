@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from emberline.model.graph import Graph
 
 PROGRAM_WORDS = 1 << 16
-"""Instruction words of a plan: those that a machine lacks would have to be streamed as its weights are."""
+"""Instruction words of a plan: those that a machine lacks come in pages, if it fetches weights."""
 
 
 def with_split(architecture: Architecture, split: str) -> Architecture:

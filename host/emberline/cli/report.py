@@ -25,11 +25,11 @@ def memory_use(program: Program) -> dict[str, int]:
     architecture = program.architecture
     groups = max((region.end for region in program.memory), default=0)
     loads = [each.fields for each in decode(program.instructions) if each.opcode is Opcode.LOAD]
-    ends = [load["address"] + load["words"] for load in loads]
+    ends = [load["address"] + load["words"] for load in loads if not load["page"]]
     weight_words = max(len(program.weights) // architecture.multipliers, *ends, 0)
     blocks = M9K.blocks(activation_shape(architecture, max(1, -(-groups // architecture.groups_per_word))))
     blocks += architecture.lanes_out * M9K.blocks(weight_shape(architecture, max(1, weight_words)))
-    blocks += M9K.blocks(program_shape(architecture, max(1, len(program.instructions))))
+    blocks += M9K.blocks(program_shape(architecture, max(1, *(page.end for page in program.pages))))
     weight_bytes = weight_words * architecture.multipliers
     return {"activation_bytes": groups * architecture.lanes_out, "weight_bytes": weight_bytes, "m9k": blocks}
 
@@ -53,6 +53,7 @@ def compile_report(program: Program, file: str | None) -> dict[str, Any]:
         "utilisation": program.utilisation,
         **memory_use(program),
         "instructions": len(program.instructions),
+        "pages": len(program.pages),
         "stored_bytes": len(program.stream),
         "fetched_bytes": program.fetched_bytes,
         "layers": [

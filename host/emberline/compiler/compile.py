@@ -120,8 +120,8 @@ def compile_plan(
         memory=tuple(_memory_map(schedule, architecture)),
         instructions=tuple(emission.words),
         weights=placed.resident,
-        stream=placed.stream,
-        stream_offset=flash_offset if placed.stream else 0,
+        stream=emission.stream,
+        stream_offset=flash_offset if emission.stream else 0,
         labels=tuple(labels or ()),
         preprocessing=dict(preprocessing or {}),
     )
@@ -318,8 +318,11 @@ def place_weights(plan: NetworkPlan, architecture: Architecture, flash_offset: i
     plan_waits(plan.schedule)
     plan_fences(plan.schedule, architecture)
     if plan.streamed:
-        return place_streamed(plan.schedule, architecture, flash_offset, plan.kept)
-    return place_resident(plan.schedule.operations, architecture)
+        placed = place_streamed(plan.schedule, architecture, flash_offset, plan.kept)
+    else:
+        placed = place_resident(plan.schedule.operations, architecture)
+    placed.offset = flash_offset
+    return placed
 
 
 def emit_plan(plan: NetworkPlan, placed: PlacedWeights, architecture: Architecture) -> Emission:

@@ -10,8 +10,9 @@ from emberline.arch.listing import encode
 from emberline.compiler.allocate import held_rows
 from emberline.compiler.checks import kib, refuse
 from emberline.compiler.hazards import idle_cycles
-from emberline.compiler.loops import Token, fold
+from emberline.compiler.loops import Token, find_loops, write
 from emberline.compiler.packing import FramePacking
+from emberline.compiler.pages import make_pages
 from emberline.compiler.rows import Access, Role, Schedule, Storage
 from emberline.compiler.schedule.frame import plan_frame_rows
 from emberline.compiler.streaming import PlacedWeights
@@ -19,10 +20,11 @@ from emberline.compiler.streaming import PlacedWeights
 
 @dataclass(frozen=True)
 class Emission:
-    """A program's words, and the layer of every ROW by its address."""
+    """A program's words, and the layer of every ROW by its address; what the flash holds: weights, then pages."""
 
     words: list[int]
     row_layers: dict[int, str]
+    stream: bytes
 
 
 class _Chain:
@@ -43,6 +45,8 @@ def emit(
     schedule: Schedule, packing: FramePacking, zero: int, weights: PlacedWeights, architecture: Architecture
 ) -> Emission:
     """The program of a schedule with addresses, fences and waits; ``zero`` is the input's zero point.
+
+    If it is longer than the instruction memory, and there is a source of weights, pages of it come from there.
 
     Raises ``CompileError``, naming the layer, where a number does not fit its field or memory is exhausted.
     """
@@ -74,10 +78,16 @@ class _Emitter:
             for chain in starts.get(index, []):
                 tokens.append(self._set(chain, layer))
             tokens.append(Token(layer, self._encode(Opcode.ROW, fields, layer), is_row=True))
-        words, layers = fold(tokens)
+        nodes, stream = find_loops(tokens), self.weights.stream
+        words, layers = write(nodes)
         words += encode(Opcode.END, {})
-        self._check_size(words, layers)
-        return Emission(words, {address: layer for address, (layer, is_row) in layers.items() if is_row})
+        if len(words) > self.architecture.program_depth_words and self.architecture.fetches_from_flash:
+            program = make_pages(nodes, self.architecture, self.weights.offset + len(stream))
+            words, layers, stream = program.words, program.layers, stream + program.stream
+        else:
+            self._check_size(words, layers)
+        row_layers = {address: layer for address, (layer, is_row) in layers.items() if is_row}
+        return Emission(words, row_layers, stream)
 
     def _check_size(self, words: list[int], layers: dict[int, tuple[str, bool]]) -> None:
         depth = self.architecture.program_depth_words

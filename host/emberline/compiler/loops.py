@@ -21,11 +21,25 @@ class Token:
     words: tuple[int, ...]
     is_row: bool = False
 
+    @property
+    def word_count(self) -> int:
+        return len(self.words)
+
 
 @dataclass(frozen=True)
-class _Loop:
+class Loop:
+    """Tokens and loops that are executed ``count`` times."""
+
     count: int
-    body: list[Token | _Loop]
+    body: list[Token | Loop]
+
+    @property
+    def word_count(self) -> int:
+        return LOOP_WORDS + sum(node.word_count for node in self.body)
+
+
+LOOP_WORDS = len(encode(Opcode.LOOP, {"count": 1})) + len(encode(Opcode.NEXT, {}))
+"""What a loop takes beside its body."""
 
 
 def fold(tokens: Sequence[Token]) -> tuple[list[int], dict[int, tuple[str, bool]]]:
@@ -33,30 +47,39 @@ def fold(tokens: Sequence[Token]) -> tuple[list[int], dict[int, tuple[str, bool]
 
     Executing the words gives the tokens in their order.
     """
+    return write(find_loops(tokens))
+
+
+def find_loops(tokens: Sequence[Token]) -> list[Token | Loop]:
+    """The same tokens, as few words."""
     numbers: dict[Token, int] = {}
     codes = [numbers.setdefault(token, len(numbers)) for token in tokens]
+    return _compress(tokens, codes, LOOP_DEPTH)
+
+
+def write(nodes: Sequence[Token | Loop]) -> tuple[list[int], dict[int, tuple[str, bool]]]:
+    """Words and layers of tokens and loops, as of ``fold``."""
     words: list[int] = []
     layers: dict[int, tuple[str, bool]] = {}
-    _write(_compress(tokens, codes, LOOP_DEPTH), words, layers)
+    _write(nodes, words, layers)
     return words, layers
 
 
-def _compress(tokens: Sequence[Token], codes: Sequence[int], depth: int) -> list[Token | _Loop]:
+def _compress(tokens: Sequence[Token], codes: Sequence[int], depth: int) -> list[Token | Loop]:
     """Greedy from the front: the repetition that saves most words, its body compressed in turn."""
-    nodes: list[Token | _Loop] = []
+    nodes: list[Token | Loop] = []
     position = 0
-    overhead = len(encode(Opcode.LOOP, {"count": 1})) + len(encode(Opcode.NEXT, {}))
     while position < len(tokens):
         best_saving, best_length, best_count = 0, 1, 1
         for length in _candidate_lengths(codes, position) if depth else ():
             count = _repeats(codes, position, length)
             size = sum(len(token.words) for token in tokens[position : position + length])
-            saving = (count - 1) * size - overhead
+            saving = (count - 1) * size - LOOP_WORDS
             if saving > best_saving:
                 best_saving, best_length, best_count = saving, length, count
         if best_count > 1:
             end = position + best_length
-            nodes.append(_Loop(best_count, _compress(tokens[position:end], codes[position:end], depth - 1)))
+            nodes.append(Loop(best_count, _compress(tokens[position:end], codes[position:end], depth - 1)))
         else:
             nodes.append(tokens[position])
         position += best_length * best_count
@@ -77,9 +100,9 @@ def _repeats(codes: Sequence[int], position: int, length: int) -> int:
     return count
 
 
-def _write(nodes: list[Token | _Loop], words: list[int], layers: dict[int, tuple[str, bool]]) -> None:
+def _write(nodes: Sequence[Token | Loop], words: list[int], layers: dict[int, tuple[str, bool]]) -> None:
     for node in nodes:
-        if isinstance(node, _Loop):
+        if isinstance(node, Loop):
             words += encode(Opcode.LOOP, {"count": node.count})
             _write(node.body, words, layers)
             words += encode(Opcode.NEXT, {})

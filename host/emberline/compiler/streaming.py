@@ -55,7 +55,7 @@ class PlacedWeights:
         addresses: of every operation's weights and parameters.
         waits: the operations' ``loads``.
         loads: in front of each operation of the schedule that has any.
-        stream: what the flash holds.
+        stream: what the flash holds of them, from byte ``offset`` on.
         layer_bytes: of the weight memory, by layer; stored_bytes: of the stream.
     """
 
@@ -65,6 +65,7 @@ class PlacedWeights:
     layer_bytes: dict[str, int]
     loads: dict[int, list[Load]] = field(default_factory=dict)
     stream: bytes = b""
+    offset: int = 0
     stored_bytes: dict[str, int] = field(default_factory=dict)
 
 
@@ -384,6 +385,7 @@ def _load_fields(group: _Group, fetch: Fetch, place: tuple[int, int]) -> dict[st
         "words": group.words,
         "cycles": fetch.cycles,
         "check": fetch.check,
+        "page": 0,
     }
 
 

@@ -143,7 +143,7 @@ class Device:
         present = self._link.status()["program_id"] == program_id
         self._link.reset()
         if not present:
-            self._link.write_program(program.instructions)
+            self._link.write_program(program.resident_instructions)
             self._link.write_weights(program.weights)
         if self.architecture.fetches_from_flash and program.stream and self._write_flash is not None:
             self._write_flash(program.stream_offset, program.stream)

@@ -77,8 +77,8 @@ class EmulatedMachine:
         machine = self._machine
         words = -(-self._used_bytes // self._word_bytes)
         machine.load_weights(bytes(self._weights[: words * self._word_bytes]))
-        instructions = decode(self._program)
-        program = self._program[: sum(each.word_count for each in instructions)]
+        program = machine.whole_program(self._program)
+        instructions = decode(program)
         machine.load_program(program)
         result = next(each.fields for each in instructions if each.opcode is Opcode.RESULT)
         self.running = True

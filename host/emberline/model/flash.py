@@ -1,15 +1,18 @@
-"""Where LOADs get their blocks: the flash, or what the link has brought; and what they decode to."""
+"""Where LOADs get their blocks, the flash or what the link has brought, and what they decode to: weights or pages."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from operator import xor
 from typing import Protocol
 
 import numpy as np
 
+from emberline.arch.isa import Opcode
+from emberline.arch.listing import decode_page
 from emberline.arch.weight_code import StreamFault
-from emberline.errors import ForeignWeightsError, WeightStreamError
+from emberline.errors import ForeignWeightsError, ProgramError, WeightStreamError
 from emberline.model.row_arithmetic import Fields
 from emberline.model.weight_decoder import WeightDecoder
 
@@ -73,3 +76,27 @@ def decode_load(data: bytes, length: int, check: int, where: str) -> bytes:
     if reduce(xor, decoder.checks) != check:
         raise ForeignWeightsError(f"{where}: the blocks are another program's", StreamFault.CHECK)
     return b"".join(blocks)
+
+
+def page_words(data: bytes) -> list[int]:
+    """The instruction words of a page's LOAD."""
+    words: list[int] = np.frombuffer(data, "<u4").tolist()
+    return words
+
+
+def read_pages(words: Sequence[int], flash: WeightSource) -> list[int]:
+    """The whole program whose first page is at the beginning of ``words``, the others in the flash.
+
+    Raises ``ProgramError`` where a page is no program or nothing leads to the next one, ``WeightStreamError`` where
+    the flash does not hold it.
+    """
+    program: list[int] = []
+    while True:
+        page = decode_page(words)
+        program += words[: page[-1].address + page[-1].word_count]
+        if page[-1].opcode is Opcode.END:
+            return program
+        loads = [each for each in page if each.opcode is Opcode.LOAD and each.fields["page"]]
+        if len(loads) != 1:
+            raise ProgramError(f"word {len(program) - 1}: JUMP follows {len(loads)} LOADs of a page instead of one")
+        words = page_words(flash.fetch(loads[0].fields))

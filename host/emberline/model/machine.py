@@ -15,12 +15,17 @@ from numpy.typing import NDArray
 from emberline.arch.architecture import Architecture
 from emberline.arch.frame_rows import FrameRows
 from emberline.arch.isa import LOAD_QUEUE, POINTER_COUNT, Fault, Opcode
+from emberline.arch.layout import WORD_WIDTH
 from emberline.arch.listing import Instruction, unroll, validate
+from emberline.arch.pages import Page, pages
 from emberline.arch.timing import PooledRow, combines_in_flight, minimum_idle
 from emberline.errors import EmulationError, ForeignWeightsError, WeightFaultError, WeightStreamError
 from emberline.model.depthwise_arithmetic import DepthwiseArithmetic
-from emberline.model.flash import Flash, SentWeights, WeightSource
+from emberline.model.flash import Flash, SentWeights, WeightSource, page_words, read_pages
 from emberline.model.row_arithmetic import Fields, RowArithmetic
+
+WORD_BYTES = WORD_WIDTH // 8
+"""Of the instruction memory."""
 
 ROWS_IN_FLIGHT = 1
 """ROWs before the current one that may not have written everything yet."""
@@ -85,6 +90,8 @@ class Machine:
         self._source: WeightSource = Flash(b"", 0)
         self._loader = np.zeros(architecture.weight_depth_words, np.int64)  # the LOAD that wrote each word
         self._loads = self._complete = 0
+        self._words: list[int] = []
+        self._instruction_memory = np.zeros(architecture.program_depth_words, np.uint32)
 
     def load_flash(self, data: bytes, offset: int) -> None:
         """What LOADs read: ``data`` from byte ``offset`` on."""
@@ -106,9 +113,19 @@ class Machine:
         self._loader[address : address + count] = 0
         self._rows.clear()
 
+    def whole_program(self, words: list[int]) -> list[int]:
+        """All pages of the program that begins with ``words``, those behind the first from the flash."""
+        return read_pages(words, self._source)
+
     def load_program(self, words: list[int]) -> None:
-        """Check a program and execute its prologue; the frame ring is empty afterwards. Raises ``ProgramError``."""
+        """Check a program and execute its prologue; the frame ring is empty afterwards. Raises ``ProgramError``.
+
+        Of one with several pages only the first is in the instruction memory then.
+        """
         instructions = validate(words, self.architecture)
+        self._words, self._pages = list(words), pages(instructions)
+        self._instruction_memory[:] = 0
+        self._instruction_memory[: self._pages[0].words] = words[: self._pages[0].words]
         self._rows.clear()
         begin = next(index for index, each in enumerate(instructions) if each.opcode is Opcode.BEGIN)
         for instruction in instructions[:begin]:
@@ -139,6 +156,7 @@ class Machine:
         pending = iter(rows)
         self._landed = self._sequence
         self._result_is_free = False
+        following = iter(self._pages[1:])
         for instruction in unroll(self._body):
             self._instruction = instruction
             match instruction.opcode:
@@ -152,6 +170,8 @@ class Machine:
                     self._release(ring, instruction.fields["release_rows"], pending)
                 case Opcode.LOAD:
                     self._load(instruction.fields)
+                case Opcode.JUMP:
+                    self._enter(next(following))
         self._instruction = None
         if ring.released != frame_end:
             taken = ring.released - frame_end + len(rows)
@@ -194,14 +214,24 @@ class Machine:
             fault = Fault.WEIGHTS_CHECK if isinstance(error, ForeignWeightsError) else Fault.WEIGHTS
             raise WeightFaultError(f"word {self._address}: LOAD {error}", fault) from None
         address, words = fields["address"], fields["words"]
-        size = words * self.architecture.multipliers
+        size = words * (WORD_BYTES if fields["page"] else self.architecture.multipliers)
         if len(data) != size:
             text = f"word {self._address}: LOAD decodes to {len(data)} bytes instead of {size}"
             raise WeightFaultError(text, Fault.WEIGHTS)
+        if fields["page"]:
+            self._instruction_memory[address : address + words] = page_words(data)
+            return
         self.weights[address : address + words] = np.frombuffer(data, np.int8).reshape(words, *self.weights.shape[1:])
         self._loads += 1
         self._loader[address : address + words] = self._loads
         self._rows.clear()
+
+    def _enter(self, page: Page) -> None:
+        """Refuse to go on with words that are not the page's. JUMP has waited for every LOAD that brings some."""
+        there = self._instruction_memory[page.address : page.end]
+        wrong = np.flatnonzero(there != self._words[page.first : page.first + page.words])
+        where = f"{page.address + wrong[0]} of the instruction memory" if len(wrong) else ""
+        self._require(not len(wrong), f"goes on where word {where} is not the program's")
 
     def _check_loaded(self, f: Fields, arithmetic: RowArithmetic) -> None:
         """Refuse to use weights of a LOAD that may not be complete."""

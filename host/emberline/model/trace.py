@@ -59,6 +59,8 @@ def trace(words: Sequence[int], architecture: Architecture) -> Iterator[WalkedRo
             pointers[f["pointer"]] = f["value"]
         if instruction.opcode is Opcode.LOAD:
             clock.load(f)
+        elif instruction.opcode is Opcode.JUMP:
+            clock.jump()
         else:
             clock.pass_one()
 

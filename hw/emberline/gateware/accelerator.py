@@ -115,6 +115,12 @@ class Accelerator(wiring.Component):
         self._weight_write = self.weight_enable, self.weight_address, self.weight_data
         if self._architecture.streams:
             self._build_loader(m)
+        else:
+            m.d.comb += [
+                self._sequencer.write_enable.eq(self.program_enable),
+                self._sequencer.write_address.eq(self.program_address),
+                self._sequencer.write_data.eq(self.program_data),
+            ]
         self._build_lanes(m)
         self._build_results(m)
         return m
@@ -148,9 +154,6 @@ class Accelerator(wiring.Component):
     def _build_sequencer(self, m: Module, start: Value) -> Sequencer:
         self._sequencer = sequencer = Sequencer(self._architecture)
         m.d.comb += [
-            sequencer.write_enable.eq(self.program_enable),
-            sequencer.write_address.eq(self.program_address),
-            sequencer.write_data.eq(self.program_data),
             sequencer.start.eq(start),
             sequencer.result_release.eq(self.result_release),
             self.running.eq(sequencer.running),
@@ -359,7 +362,7 @@ class Accelerator(wiring.Component):
         ]
 
     def _build_loader(self, m: Module) -> None:
-        """Weights that are fetched, beside those from the link, which come while nothing runs."""
+        """What is fetched, weights and pages, beside what comes from the link while nothing runs."""
         sequencer = self._sequencer
         self._loader = loader = WeightLoader(self._architecture)
         m.submodules.loader = self._row_reset(loader)
@@ -373,6 +376,8 @@ class Accelerator(wiring.Component):
             loader.i_row_taken.eq(sequencer.i_row_taken),
             loader.i_row_end.eq(sequencer.i_row_end),
             sequencer.i_loads_pending.eq(loader.o_pending),
+            sequencer.i_weights_pending.eq(loader.o_weights_pending),
+            sequencer.i_pages_pending.eq(loader.o_pages_pending),
             sequencer.i_load_late.eq(loader.o_late),
             sequencer.i_load_fault.eq(loader.o_fault),
         ]
@@ -385,6 +390,20 @@ class Accelerator(wiring.Component):
             chunk.eq(Mux(loader.write_enable, loader.write_data, self.weight_data)),
         ]
         self._weight_write = enable, address, chunk
+        page_enable, page_address, word = (
+            Signal.like(each, name=f"{each.name}_register", reset_less=True)
+            for each in (self.program_enable, self.program_address, self.program_data)
+        )
+        m.d.sync += [
+            page_enable.eq(self.program_enable | loader.page_enable),
+            page_address.eq(Mux(loader.page_enable, loader.write_address, self.program_address)),
+            word.eq(Mux(loader.page_enable, loader.write_data, self.program_data)),
+        ]
+        m.d.comb += [
+            sequencer.write_enable.eq(page_enable),
+            sequencer.write_address.eq(page_address),
+            sequencer.write_data.eq(word),
+        ]
 
     def _build_flash_reader(self, m: Module) -> None:
         architecture, loader = self._architecture, self._loader

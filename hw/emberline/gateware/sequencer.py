@@ -44,6 +44,7 @@ class State(enum.Enum):
     BEGIN = 12
     END = 13
     LOAD = 14
+    JUMP = 15
 
 
 class Sequencer(wiring.Component):
@@ -58,15 +59,17 @@ class Sequencer(wiring.Component):
         running, fault (`emberline.arch.isa.Fault`).
         o_frame, o_frame_configure: a FRAME instruction; o_result, o_result_configure: a RESULT instruction.
         o_row, o_add, o_pool: the ROW, its ADD fields, its POOL fields.
-        o_load, o_load_valid: a LOAD that is queued, not while i_loads_pending is ``isa.LOAD_QUEUE``. i_loads_pending:
-            those that are not complete; i_load_late: the one under way takes longer than announced; i_load_fault: stop.
+        o_load, o_load_valid: a LOAD that is queued, not while i_loads_pending is ``isa.LOAD_QUEUE``. i_loads_pending,
+            i_weights_pending, i_pages_pending: those that are not complete, all or by kind; i_load_late: the one under
+            way takes longer than announced; i_load_fault: stop.
         o_source, o_target, o_third: addresses in groups; the third is the residual's or the copy's.
         o_row_valid: it may start; i_row_taken: it does; i_ready: it could.
         i_row_end: the ROW being walked has read its last word; i_row_done: a ROW's last group has been written.
         i_rows, i_rows_count: frame rows have come; o_release, o_release_count: rows that are free again.
         result_release: the result may be overwritten.
         result_valid, frames_done: a frame has been computed. cycles, stall_cycles: of that frame: from BEGIN with its
-            rows there to the last group written; those of them in which only the link, or a late LOAD, was waited for.
+            rows there to the last group written; those of them in which only the link, or a late LOAD, was waited for,
+            or a JUMP waited for a late one.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -92,6 +95,8 @@ class Sequencer(wiring.Component):
                 "o_load": Out(weight_loader.LOAD),
                 "o_load_valid": Out(1),
                 "i_loads_pending": In(range(isa.LOAD_QUEUE + 1)),
+                "i_weights_pending": In(range(isa.LOAD_QUEUE + 1)),
+                "i_pages_pending": In(range(isa.LOAD_QUEUE + 1)),
                 "i_load_late": In(1),
                 "i_load_fault": In(Fault),
                 "o_source": Out(isa.ADDRESS_WIDTH),
@@ -174,7 +179,8 @@ class Sequencer(wiring.Component):
         m.d.comb += [self.o_load[name].eq(load[name]) for name, _ in weight_loader.LOAD]
         opcode = self._shadow[0][:4]
         m.d.sync += [kind.eq(opcode == code) for code, kind in self._kinds.items()]
-        known = [each for each in Opcode if each is not Opcode.LOAD or self._architecture.streams]
+        fetching = (Opcode.LOAD, Opcode.JUMP)
+        known = [each for each in Opcode if each not in fetching or self._architecture.streams]
         m.d.sync += self._unknown.eq(~opcode.matches(*known))
 
     def _resolve_pointers(self, m: Module) -> None:
@@ -249,6 +255,7 @@ class Sequencer(wiring.Component):
     def _control(self, m: Module) -> None:
         state, kinds, head = self._state, self._kinds, self._shadow[0]
         begin = data.View(structure(isa.BEGIN), head[: isa.BEGIN.width])
+        jump = data.View(structure(isa.JUMP), head[: isa.JUMP.width])
         self._program_counter = counter = Signal.like(self._address)
         # The addresses of the next instruction, of the one behind the body, of BEGIN; and where GO goes
         following, behind, begin_address = (
@@ -266,6 +273,7 @@ class Sequencer(wiring.Component):
         ]
         self._passes_begin = Signal()
         self._passes_end = Signal()
+        self._page_there = Signal()
         fault = Signal(Fault)
 
         # Words arrive three cycles after their address, one each cycle; each is kept as it comes. What comes behind the
@@ -303,12 +311,15 @@ class Sequencer(wiring.Component):
                     m.d.sync += state.eq(State.BODY)
             with m.Case(State.EXECUTE):
                 m.d.sync += [target.eq(following), state.eq(State.GO)]
-                with m.If(at_end & ~kinds[Opcode.END]):
+                with m.If(at_end & ~kinds[Opcode.END] & ~kinds[Opcode.JUMP]):
                     m.d.comb += fault.eq(Fault.ADDRESS)
                 with m.If(kinds[Opcode.BEGIN]):
                     m.d.sync += [begin_address.eq(counter), begin_rows.eq(begin.wait_rows), state.eq(State.BEGIN)]
                 with m.If(kinds[Opcode.END]):
                     m.d.sync += [target.eq(begin_address), state.eq(State.END)]
+                if self._architecture.streams:
+                    with m.If(kinds[Opcode.JUMP]):
+                        m.d.sync += state.eq(State.JUMP)
                 with m.If(self._unknown):
                     m.d.comb += fault.eq(Fault.OPCODE)
             with m.Case(State.BODY):
@@ -325,6 +336,10 @@ class Sequencer(wiring.Component):
                     m.d.sync += target.eq(behind)
                     with m.If(self.i_loads_pending != isa.LOAD_QUEUE):
                         m.d.comb += self.o_load_valid.eq(1)
+                        m.d.sync += state.eq(State.GO)
+                with m.Case(State.JUMP):
+                    m.d.sync += target.eq(jump.address)
+                    with m.If(self._page_there):
                         m.d.sync += state.eq(State.GO)
             with m.Case(State.POINTERS):
                 m.d.sync += target.eq(behind)
@@ -362,7 +377,8 @@ class Sequencer(wiring.Component):
         self._free = free = (in_flight == 0) | (~row.fence & ~in_flight[1])
         self._loaded = loaded = Signal(init=1)
         if self._architecture.streams:
-            m.d.sync += loaded.eq((self.i_loads_pending <= row.loads) | row.loads.all())
+            m.d.sync += loaded.eq((self.i_weights_pending <= row.loads) | row.loads.all())
+            m.d.sync += self._page_there.eq(self.i_pages_pending == 0)
             with m.If((self.i_load_fault != Fault.NONE) & (state != State.STOPPED)):
                 m.d.comb += fault.eq(self.i_load_fault)
         m.d.sync += self.o_row_valid.eq((state == State.READY) & ~self.i_row_taken & free & link_ready & loaded)
@@ -431,12 +447,16 @@ class Sequencer(wiring.Component):
             waits = Mux(self._loaded, waits, late)
         could = (self._state == State.READY) & self._free
         blocked = delayed(m, could & waits, 1, name="blocked", reset=True)
+        held: Value = C(0)
+        if self._architecture.streams:
+            jumps = (self._state == State.JUMP) & ~self._page_there
+            held = delayed(m, jumps & late, 1, name="held", reset=True)
         begins, ends, stalled = (
             delayed(m, value, 1, name=name, reset=True)
             for value, name in (
                 (self._passes_begin, "begins"),
                 (self._passes_end, "ends"),
-                (blocked & self.i_ready, "stalled"),
+                ((blocked & self.i_ready) | held, "stalled"),
             )
         )
         m.d.sync += [cycles.eq(cycles + 1), stalls.eq(stalls + stalled)]

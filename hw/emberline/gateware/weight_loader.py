@@ -1,4 +1,7 @@
-"""Carries out LOADs: compressed weights from a reader's bytes into the lanes' memories, while rows are computed."""
+"""Carries out LOADs: compressed weights from a reader's bytes into the lanes' memories, while rows are computed.
+
+Pages of the program come the same way, into the instruction memory.
+"""
 
 from __future__ import annotations
 
@@ -48,12 +51,14 @@ class WeightLoader(wiring.Component):
     Members:
         i, i_valid: a LOAD, taken in every cycle with ``i_valid``; not while ``o_pending`` is ``isa.LOAD_QUEUE``.
         i_row_taken, i_row_end: of the issuer.
-        o_pending: LOADs taken and not complete, from the cycle after.
+        o_pending: LOADs taken and not complete, from the cycle after. o_weights_pending, o_pages_pending: those of them
+            without and with ``page``, a cycle later.
         o_late: the LOAD under way takes more than its ``cycles``.
         o_fault: a `Fault`, kept until reset.
         read, i_bytes: what is asked of a reader of the flash, and its answer. i_ready, i_flash_fault: its ``o_ready``
             and ``o_fault``.
-        write_enable, write_address, write_data: four bytes of the weight image at byte ``4 * write_address``.
+        write_enable, write_address, write_data: four bytes of the weight image at byte ``4 * write_address``, or with
+            ``page_enable`` instead of ``write_enable`` a word of the instruction memory.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -66,13 +71,16 @@ class WeightLoader(wiring.Component):
                 "i_row_taken": In(1),
                 "i_row_end": In(1),
                 "o_pending": Out(range(isa.LOAD_QUEUE + 1)),
+                "o_weights_pending": Out(range(isa.LOAD_QUEUE + 1)),
+                "o_pages_pending": Out(range(isa.LOAD_QUEUE + 1)),
                 "o_late": Out(1),
                 "o_fault": Out(Fault),
                 "read": Out(stream.Signature(READ)),
                 "i_bytes": In(stream.Signature(8)),
                 "i_flash_fault": In(FlashFault),
                 "write_enable": Out(1),
-                "write_address": Out(range(architecture.weight_bytes * 8 // CHUNK_WIDTH)),
+                "page_enable": Out(1),
+                "write_address": Out(range(max(architecture.weight_bytes // 4, architecture.program_depth_words))),
                 "write_data": Out(CHUNK_WIDTH),
             }
         )
@@ -99,7 +107,7 @@ class WeightLoader(wiring.Component):
         ]
         m.d.sync += self.o_late.eq(timer[-1] & state.matches(State.ASK, State.DECODE))
         self._feed(m, first, starts)
-        self._write(m, first, starts)
+        self._write(m)
         decoded = self._judge(m, starts)
         with m.Switch(state):
             with m.Case(State.IDLE):
@@ -126,6 +134,7 @@ class WeightLoader(wiring.Component):
         walking, blocked, waiting = Signal(), Signal(isa.LOAD_QUEUE), Signal(isa.LOAD_QUEUE)
         ready = Signal()
         load = delayed(m, self.i.as_value(), 1, name="load")
+        queued = data.View(LOAD, load)
         valid = delayed(m, self.i_valid, 1, name="load_valid", reset=True)
         blocks = delayed(m, walking & ~self.i_row_end, 1, name="load_blocked", reset=True)
         m.d.comb += [
@@ -137,6 +146,10 @@ class WeightLoader(wiring.Component):
         ]
         m.d.sync += [
             self.o_pending.eq(self.o_pending + self.i_valid - self._complete),
+            self.o_weights_pending.eq(
+                self.o_weights_pending + (valid & ~queued.page) - (self._complete & ~self._load.page)
+            ),
+            self.o_pages_pending.eq(self.o_pages_pending + (valid & queued.page) - (self._complete & self._load.page)),
             walking.eq((walking & ~self.i_row_end) | self.i_row_taken),
         ]
         with m.If(self.i_row_end):
@@ -172,14 +185,16 @@ class WeightLoader(wiring.Component):
         self._all_taken = all_taken = Signal()
         m.d.sync += all_taken.eq(~starts & (all_taken | (taken & words_left[-1])))
 
-    def _write(self, m: Module, first: data.View, starts: Signal) -> None:
-        """The decoder's chunks into the weight memory, never more than the LOAD names."""
-        chunks_left = Signal(signed(len(first.words) + self._chunk_bits + 1), reset_less=True)  # less one
+    def _write(self, m: Module) -> None:
+        """The decoder's chunks into one of the memories, never more than the LOAD names."""
+        load = self._load
+        chunks_left = Signal(signed(len(load.words) + self._chunk_bits + 1), reset_less=True)  # less one
         address = Signal.like(self.write_address, reset_less=True)
         decoder = self._decoder
         m.d.comb += decoder.o.ready.eq(1)
         m.d.sync += [
-            self.write_enable.eq(decoder.o.valid & ~chunks_left[-1]),
+            self.write_enable.eq(decoder.o.valid & ~chunks_left[-1] & ~load.page),
+            self.page_enable.eq(decoder.o.valid & ~chunks_left[-1] & load.page),
             self.write_address.eq(address),
             self.write_data.eq(decoder.o.payload),
         ]
@@ -189,10 +204,10 @@ class WeightLoader(wiring.Component):
             with m.If(chunks_left[-1]):
                 m.d.sync += self._overflow.eq(1)
         m.d.sync += self._all_written.eq(chunks_left == -1)
-        with m.If(starts):
+        with m.If(self._state == State.ASK):
             m.d.sync += [
-                address.eq(first.address << self._chunk_bits),
-                chunks_left.eq((first.words << self._chunk_bits) - 1),
+                address.eq(Mux(load.page, load.address, load.address << self._chunk_bits)),
+                chunks_left.eq(Mux(load.page, load.words, load.words << self._chunk_bits) - 1),
             ]
 
     def _judge(self, m: Module, starts: Signal) -> Signal:

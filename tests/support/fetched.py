@@ -1,0 +1,50 @@
+"""Networks whose weights, or programs, are fetched: a machine for them, and what they are held against."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from graph_cases import Network, same
+from numpy.typing import NDArray
+from random_graphs import Limits
+
+from emberline.arch.architecture import Architecture
+from emberline.arch.program import Program
+from emberline.errors import EmulationError
+from emberline.model.emulator import Emulator
+from emberline.model.graph import Graph
+from emberline.model.network import run
+
+MACHINE = Architecture(
+    "test", 8, 4, activation_depth_words=8192, weight_depth_words=128, program_depth_words=16384, weight_word_cycles=16
+)
+LIMITS = Limits(max_channels=24, single_rounding=False)
+
+
+def equal_to_model(program: Program, graph: Graph, frames: NDArray[np.int8]) -> None:
+    emulator = Emulator(program.architecture)
+    emulator.load(program)
+    expected = run(graph, frames, keep=True)
+    for index, frame in enumerate(frames):
+        for name, values in emulator.run(frame).maps.items():
+            np.testing.assert_array_equal(values, expected[name][index], err_msg=name)
+
+
+def chain(layers: int = 6, channels: int = 24) -> Graph:
+    """Convolutions of 3x3, each with weights of 3 x 9 x 6 words on ``MACHINE``."""
+    net = Network(8, 8, 8)
+    name = "input"
+    for _ in range(layers):
+        name = net.convolution(name, channels, (3, 3), padding=same(3))
+    return net.graph(name)
+
+
+def frame(program: Program) -> NDArray[np.int8]:
+    return np.zeros(program.input.map.shape, np.int8)
+
+
+def refused(program: Program, reason: str) -> None:
+    emulator = Emulator(program.architecture)
+    emulator.load(program)
+    with pytest.raises(EmulationError, match=reason):
+        emulator.run(frame(program))
