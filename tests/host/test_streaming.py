@@ -59,7 +59,7 @@ def test_weights_that_fit_stay_and_others_are_fetched_once() -> None:
 def test_weights_of_the_first_layers_stay_where_that_saves_cycles() -> None:
     """They are in the memory before the first frame, no LOAD writes over them, and their rows wait for none."""
     graph = chain()
-    machine = replace(MACHINE, weight_depth_words=544)
+    machine = replace(MACHINE, weight_depth_words=768)
     program = compile_graph(graph, machine)
     fetched = compile_graph(graph, machine, weights=WeightPlace.FLASH)
     words = weight_words(program)
