@@ -49,6 +49,21 @@ PRESETS: dict[str, Architecture] = {
             clock_hz=100_000_000,
             board="max10-10m50",
         ),
+        # The same with weights from a flash, 50 MB/s, and with memories that hold what SqueezeNet v1.1 needs beside them;
+        # its instructions come in pages.
+        Architecture(
+            name="max10-10m50-flash",
+            lanes_in=16,
+            lanes_out=8,
+            activation_depth_words=7168,
+            weight_depth_words=512,
+            program_depth_words=1280,
+            requantisers=8,
+            adders=2,
+            weight_word_cycles=8,
+            clock_hz=100_000_000,
+            board="max10-10m50-flash",
+        ),
         # 64 multipliers for the lanes, two each for two requantisers and one adder: 70 of an LFE5U-45F's 72.
         Architecture(
             name="ecp5-45f",
