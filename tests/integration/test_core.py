@@ -223,10 +223,10 @@ def test_fetched_weights_are_exact_in_every_output_and_every_cycle(shape, pace, 
     check_jobs(*fetching_jobs(shape, GRAPHS // 2, pace), tmp_path)
 
 
-@pytest.mark.parametrize(("shape", "depth"), [("4x4", 128), ("16x8", 110)])
-def test_programs_in_pages_are_exact_in_every_output_and_every_cycle(shape, depth, tmp_path):
+@pytest.mark.parametrize(("shape", "depth", "pace"), [("4x4", 128, 16), ("16x8", 110, 8)])
+def test_programs_in_pages_are_exact_in_every_output_and_every_cycle(shape, depth, pace, tmp_path):
     """Through an instruction memory that few of them fit; frame after frame."""
-    architecture, graphs, jobs = fetching_jobs(shape, GRAPHS // 2, program_depth_words=depth)
+    architecture, graphs, jobs = fetching_jobs(shape, GRAPHS // 2, pace, program_depth_words=depth)
     assert sum(len(job.program.pages) > 2 for job in jobs) >= len(jobs) // 3
     jobs = [replace(job, frames=np.concatenate([job.frames, job.frames[:1]])) for job in jobs]
     check_jobs(architecture, graphs, jobs, tmp_path)

@@ -49,8 +49,8 @@ PRESETS: dict[str, Architecture] = {
             clock_hz=100_000_000,
             board="max10-10m50",
         ),
-        # The same with weights from a flash, 50 MB/s, and with memories that hold what SqueezeNet v1.1 needs beside them;
-        # its instructions come in pages.
+        # The same with weights from a flash, 50 MB/s, and with memories that hold what SqueezeNet v1.1 needs beside
+        # them; its instructions come in pages.
         Architecture(
             name="max10-10m50-flash",
             lanes_in=16,
