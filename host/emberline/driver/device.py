@@ -141,12 +141,13 @@ class Device:
         program_id = identify(program)
         self._clean = False
         present = self._link.status()["program_id"] == program_id
+        # Before the reset, behind which the machine finds out how to read what its flash holds.
+        if self.architecture.fetches_from_flash and program.stream and self._write_flash is not None:
+            self._write_flash(program.stream_offset, program.stream)
         self._link.reset()
         if not present:
             self._link.write_program(program.resident_instructions)
             self._link.write_weights(program.weights)
-        if self.architecture.fetches_from_flash and program.stream and self._write_flash is not None:
-            self._write_flash(program.stream_offset, program.stream)
         self._program = program
         self._start()
 
