@@ -141,12 +141,12 @@ class Device:
         program_id = identify(program)
         self._clean = False
         present = self._link.status()["program_id"] == program_id
-        self._link.reset()
+        if self.architecture.fetches_from_flash and program.stream and self._write_flash is not None:
+            self._write_flash(program.stream_offset, program.stream)
+        self._link.reset()  # behind the flash: a reset machine finds out how its contents are read
         if not present:
             self._link.write_program(program.resident_instructions)
             self._link.write_weights(program.weights)
-        if self.architecture.fetches_from_flash and program.stream and self._write_flash is not None:
-            self._write_flash(program.stream_offset, program.stream)
         self._program = program
         self._start()
 
