@@ -23,7 +23,7 @@ from emberline.driver.targets import Target
 from emberline.errors import BuildError, DeviceError, FaultError
 from emberline.model import network
 from emberline.simulation.board import SimulatedBoard, simulate_architecture
-from emberline.simulation.flash import IDENTITY, SINGLE_IDENTITY
+from emberline.simulation.flash import FLASH_BYTES, IDENTITY, SINGLE_IDENTITY
 
 ARCHITECTURE = Architecture("flash-test", 4, 4, 2048, 256, 2048, 1, weight_word_cycles=16)
 DOUBLE = replace(ARCHITECTURE, name="double-rate-test", weight_word_cycles=8)
@@ -244,3 +244,20 @@ def test_the_emulated_board_runs_pages() -> None:
     with Device.open("emulator", PAGED) as device:
         device.load(program)
         check(device, frames, expected)
+
+
+def test_a_flash_that_was_empty_is_written_before_the_machine_finds_out_how_to_read_it(
+    board: SimulatedBoard, architecture: Architecture
+) -> None:
+    """However long the writing takes: at double rate few positions are right, and an empty flash tells none of them."""
+    program, frames, expected = network_of(architecture, 1)
+    board.replace_flash(IDENTITY)
+    board.write_flash(0, b"\xff" * FLASH_BYTES)
+
+    def write_slowly(offset: int, data: bytes) -> None:
+        board.advance(40_000)
+        board.write_flash(offset, data)
+
+    device = Device(Target("rtl", board, architecture, SETTINGS, write_slowly))
+    device.load(program)
+    check(device, frames, expected)
