@@ -161,7 +161,7 @@ def print_report(report: dict[str, Any], program: Program) -> None:
         waiting = sum(layer["spent"]["weights"] for layer in report["layers"])
         rate = 4 * program.architecture.clock_hz / program.architecture.weight_word_cycles / 1e6
         from_link = program.architecture.fetches_from_link
-        where = "for the link" if from_link else f"in the flash from {program.stream_offset:#x} on"
+        where = "of weights for the link" if from_link else f"in the flash from {program.stream_offset:#x} on"
         console.print_line(
             f"{report['stored_bytes']:,} bytes {where}, "
             f"{fetched:,} fetched a frame at {rate:.{1 if rate >= 1 else 3}f} MB/s: "
