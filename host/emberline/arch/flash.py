@@ -20,6 +20,9 @@ FASTEST_SINGLE_HZ = 104_000_000
 FASTEST_DOUBLE_HZ = 66_000_000
 """The same at double rate: Winbond W25Q128JV-DTR, ISSI IS25LP128 (IS25LP128F: 69 MHz with its six dummy cycles)."""
 
+DESELECTED_SECONDS = 50e-9
+"""For which the flash stays deselected behind a transaction: tSHSL, 10 ns between reads, 50 ns behind writes."""
+
 
 def is_double_rate(architecture: Architecture) -> bool:
     """Whether the flash gives data at both edges of its clock."""

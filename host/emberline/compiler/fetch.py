@@ -15,7 +15,7 @@ from math import ceil
 import numpy as np
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.flash import clock_divider
+from emberline.arch.flash import DESELECTED_SECONDS, clock_divider
 from emberline.arch.weight_code import CHUNK_BYTES, COUNT_WORDS, HEADER
 from emberline.compiler.weight_encoder import Block, WeightEncoder
 
@@ -25,7 +25,6 @@ and mode 8 on four lines, the pause 4 and the byte 2. At double rate address and
 the pause up to 7 and the byte 1."""
 COMMAND_CYCLES = 48
 """Cycles beside them: to hand over, to stay deselected, from the flash's data to byte to word to decoder."""
-DESELECTED_SECONDS = 50e-9
 
 _HEADER_CYCLES = (2, 2, 6)
 _COUNT_CYCLES = 6

@@ -9,7 +9,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, ValueLike
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from emberline.arch.flash import FLASH_OFFSET
+from emberline.arch.flash import DESELECTED_SECONDS, FLASH_OFFSET
 from emberline.gateware.flash.quad_spi import (
     DOUBLE_READ_COMMAND,
     DUMMY_WIDTH,
@@ -24,8 +24,6 @@ RESET_SECONDS = 35e-6
 """tSRST of an IS25LP128F, during which it accepts no command; tRST of a W25Q128JV is 30 us."""
 WAKE_SECONDS = 5e-6
 """More than tRES1 of both, 3 us, to leave power-down."""
-DESELECTED_SECONDS = 50e-9
-"""tSHSL: 10 ns between reads, 50 ns behind writes."""
 POLLS = 1 << 16
 """Reads of the status until a write of it must be over; a write of a status register takes up to 15 ms."""
 
