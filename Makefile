@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml scripts/setup.sh
 
 test: setup
 	@$(BIN)/python -m emberline.cli.toolchain
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(PYTEST_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -184,7 +184,7 @@ class Program:
     @property
     def resident_instructions(self) -> tuple[int, ...]:
         """What the instruction memory holds, from word 0 on, before the program is started."""
-        return self.instructions[: self.pages[0].words]
+        return self.instructions[: self.pages[0].words] if self.stream else self.instructions
 
     @cached_property
     def fetched_bytes(self) -> int:
