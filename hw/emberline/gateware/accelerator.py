@@ -8,18 +8,14 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.flash import clock_divider, is_double_rate
 from emberline.arch.isa import ADDRESS_WIDTH
 from emberline.gateware import activation_buffer, lane, requantiser, residual_adder, result_writer, row_issuer
 from emberline.gateware import pooler as pooling
 from emberline.gateware.activation_buffer import ActivationBuffer
 from emberline.gateware.depthwise import DepthwiseSums
-from emberline.gateware.flash.flash_reader import FlashFault, FlashReader
-from emberline.gateware.flash.quad_spi import FlashPins
 from emberline.gateware.frame_writer import ROW_BYTES_WIDTH, ROW_COUNT_WIDTH, FrameWriter
 from emberline.gateware.lane import Lane
 from emberline.gateware.lane_control import CHUNK_WIDTH, CONTROL, WEIGHT_LATENCY, weight_write_layout
-from emberline.gateware.link.core_ports import supply_members
 from emberline.gateware.link.stream_register import StreamRegister
 from emberline.gateware.pooler import Pooler
 from emberline.gateware.requantiser import Requantiser
@@ -30,8 +26,7 @@ from emberline.gateware.result_writer import ResultWriter
 from emberline.gateware.row_issuer import RowIssuer
 from emberline.gateware.sequencer import Sequencer
 from emberline.gateware.structures import copies, delayed
-from emberline.gateware.weight_loader import WeightLoader
-from emberline.gateware.weight_supply import WeightSupply
+from emberline.gateware.weight_source import WeightSource, source_members
 
 FLUSH_CYCLES = 256
 """How long a reset lasts: longer than a group is on its way from the issuer to the buffer."""
@@ -100,8 +95,7 @@ class Accelerator(wiring.Component):
                 "fault": Out(8),
                 "cycles": Out(32),
                 "stall_cycles": Out(32),
-                **({"flash": Out(FlashPins())} if architecture.fetches_from_flash else {}),
-                **{name: member.flip() for name, member in supply_members(architecture).items()},
+                **source_members(architecture),
             }
         )
 
@@ -113,14 +107,14 @@ class Accelerator(wiring.Component):
         m.submodules.buffer = self._build_buffer(m)
         m.submodules.issuer = self._row_reset(self._build_issuer(m, resets[2]))
         self._weight_write = self.weight_enable, self.weight_address, self.weight_data
+        self._program_write = self.program_enable, self.program_address, self.program_data
         if self._architecture.streams:
-            self._build_loader(m)
-        else:
-            m.d.comb += [
-                self._sequencer.write_enable.eq(self.program_enable),
-                self._sequencer.write_address.eq(self.program_address),
-                self._sequencer.write_data.eq(self.program_data),
-            ]
+            self._build_source(m)
+        sequencer = self._sequencer
+        for port, value in zip(
+            (sequencer.write_enable, sequencer.write_address, sequencer.write_data), self._program_write, strict=True
+        ):
+            m.d.comb += port.eq(value)
         self._build_lanes(m)
         self._build_results(m)
         return m
@@ -133,13 +127,13 @@ class Accelerator(wiring.Component):
         left = Signal(signed(ceil_log2(FLUSH_CYCLES) + 1), init=-1)
         ends = left[-1]
         start, pending, quiet = Signal(), Signal(), Signal()
-        self._flash_settled = Signal(init=1)  # what is on the board is known
+        self._source_settled = Signal(init=1)  # what is on the board is known
         resets: list[Value] = [Signal(name="reset")]
         m.d.sync += [
             resets[0].eq(self.clear | ~ends),
             left.eq(Mux(ends, -1, left - 1)),
             quiet.eq(ends & ~resets[0] & ~self.clear),
-            start.eq(pending & quiet & self._flash_settled & ~start & ~self.clear),
+            start.eq(pending & quiet & self._source_settled & ~start & ~self.clear),
         ]
         for index in range(1, RESET_PARTS):
             resets.append(delayed(m, resets[-1], 1, name=f"reset_{index}", reset=True))
@@ -361,79 +355,33 @@ class Accelerator(wiring.Component):
             reader.i_settings.eq(reading),
         ]
 
-    def _build_loader(self, m: Module) -> None:
-        """What is fetched, weights and pages, beside what comes from the link while nothing runs."""
+    def _build_source(self, m: Module) -> None:
+        """What is fetched stands between the link's writes and both memories."""
         sequencer = self._sequencer
-        self._loader = loader = WeightLoader(self._architecture)
-        m.submodules.loader = self._row_reset(loader)
-        if self._architecture.fetches_from_link:
-            self._build_supply(m)
-        else:
-            self._build_flash_reader(m)
+        source = WeightSource(self._architecture)
+        m.submodules.source = self._row_reset(source)
         m.d.comb += [
-            loader.i.eq(sequencer.o_load),
-            loader.i_valid.eq(sequencer.o_load_valid),
-            loader.i_row_taken.eq(sequencer.i_row_taken),
-            loader.i_row_end.eq(sequencer.i_row_end),
-            sequencer.i_loads_pending.eq(loader.o_pending),
-            sequencer.i_weights_pending.eq(loader.o_weights_pending),
-            sequencer.i_pages_pending.eq(loader.o_pages_pending),
-            sequencer.i_load_late.eq(loader.o_late),
-            sequencer.i_load_fault.eq(loader.o_fault),
+            source.load.eq(sequencer.o_load),
+            source.load_valid.eq(sequencer.o_load_valid),
+            source.row_taken.eq(sequencer.i_row_taken),
+            source.row_end.eq(sequencer.i_row_end),
+            sequencer.i_loads_pending.eq(source.pending),
+            sequencer.i_weights_pending.eq(source.weights_pending),
+            sequencer.i_pages_pending.eq(source.pages_pending),
+            sequencer.i_load_late.eq(source.late),
+            sequencer.i_load_fault.eq(source.fault),
+            self._source_settled.eq(source.settled),
+            Cat(source.i_weight_enable, source.i_weight_address, source.i_weight_data).eq(Cat(*self._weight_write)),
+            Cat(source.i_program_enable, source.i_program_address, source.i_program_data).eq(Cat(*self._program_write)),
         ]
-        enable, address, chunk = (
-            Signal.like(each, name=f"{each.name}_register", reset_less=True) for each in self._weight_write
-        )
-        m.d.sync += [
-            enable.eq(self.weight_enable | loader.write_enable),
-            address.eq(Mux(loader.write_enable, loader.write_address, self.weight_address)),
-            chunk.eq(Mux(loader.write_enable, loader.write_data, self.weight_data)),
-        ]
-        self._weight_write = enable, address, chunk
-        page_enable, page_address, word = (
-            Signal.like(each, name=f"{each.name}_register", reset_less=True)
-            for each in (self.program_enable, self.program_address, self.program_data)
-        )
-        m.d.sync += [
-            page_enable.eq(self.program_enable | loader.page_enable),
-            page_address.eq(Mux(loader.page_enable, loader.write_address, self.program_address)),
-            word.eq(Mux(loader.page_enable, loader.write_data, self.program_data)),
-        ]
-        m.d.comb += [
-            sequencer.write_enable.eq(page_enable),
-            sequencer.write_address.eq(page_address),
-            sequencer.write_data.eq(word),
-        ]
-
-    def _build_flash_reader(self, m: Module) -> None:
-        architecture, loader = self._architecture, self._loader
-        reader = FlashReader(
-            clock_hz=architecture.clock_hz,
-            divider=int(clock_divider(architecture)),
-            double=is_double_rate(architecture),
-        )
-        m.submodules.flash_reader = self._row_reset(reader)
-        connect(m, loader.read, reader.i)
-        connect(m, reader.o, loader.i_bytes)
-        connect(m, reader.pins, flipped(self.flash))
-        m.d.comb += [
-            loader.i_flash_fault.eq(reader.o_fault),
-            self._flash_settled.eq(reader.o_ready | (reader.o_fault != FlashFault.NONE)),
-        ]
-
-    def _build_supply(self, m: Module) -> None:
-        supply = WeightSupply(family=self._architecture.family)
-        m.submodules.supply = self._row_reset(supply)
-        connect(m, self._loader.read, supply.i)
-        connect(m, supply.o, self._loader.i_bytes)
-        m.d.comb += [
-            supply.i_enable.eq(self.supply_enable),
-            supply.i_data.eq(self.supply_data),
-            supply.i_commit.eq(self.supply_commit),
-            supply.i_abort.eq(self.supply_abort),
-            self.supply_room.eq(supply.o_room),
-            self.supply_awaited.eq(supply.o_awaited),
-        ]
+        self._weight_write = source.o_weight_enable, source.o_weight_address, source.o_weight_data
+        self._program_write = source.o_program_enable, source.o_program_address, source.o_program_data
+        for name, member in source_members(self._architecture).items():
+            inner, outer = getattr(source, name), getattr(self, name)
+            if member.is_signature:
+                connect(m, inner, flipped(outer))
+            else:
+                m.d.comb += outer.eq(inner) if member.flow is Out else inner.eq(outer)
 
     def _build_lanes(self, m: Module) -> None:
         """The array: everything enters at lane 0 and is forwarded."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Const, Module, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.isa import MAX_DEPTHWISE_ROWS, MAX_PAIR_ROWS, PARAMETERS
+from emberline.arch.isa import PARAMETERS
 from emberline.gateware import depthwise, multiplier
 from emberline.gateware.lane_control import CHUNK_WIDTH, CONTROL, PRODUCT_LATENCY, WEIGHT_LATENCY, weight_write_layout
 from emberline.gateware.structures import copies, delayed, memory_output, structure, tree_sum
@@ -20,8 +20,14 @@ SUM_WIDTH = 32
 _PARAMETER_SET = data.StructLayout({"bank": 1, "group": 3})
 """Which parameters a sum is requantised with."""
 
-_HISTORY_COPIES = 16
-"""Registers that steer the words of earlier columns, each for its share of a word."""
+LUT_MEMORY_WORDS = 16
+"""Words of a LUT memory of ECP5 (Lattice TN1264, *ECP5 Memory Usage Guide*); fewer take as much."""
+
+_HISTORY_WORDS = 8
+"""The last words of earlier columns that a lane keeps: a power of two above ``MAX_PAIR_ROWS``."""
+
+_HISTORY_COPIES = 8
+"""Registers that steer them, each for its share of a word."""
 
 
 def sum_latency(architecture: Architecture) -> int:
@@ -101,14 +107,15 @@ class Lane(wiring.Component):
             forwarded = Value.cast(getattr(self, f"i_{name}"))
             m.d.comb += Value.cast(getattr(self, f"o_{name}")).eq(delayed(m, forwarded, 1, name=f"next_{name}"))
         weights = self._weight_memory(m)
-        control = Signal(CONTROL, name="control")
-        m.d.comb += Cat(control).eq(delayed(m, self.i_control.as_value(), WEIGHT_LATENCY, name="control", reset=True))
+        before = delayed(m, self.i_control.as_value(), WEIGHT_LATENCY - 1, name="control", reset=True)
+        # The lane's own: other lanes have the same at other places of their delay lines.
+        control = data.View(CONTROL, copies(m, before, 1, family=self._architecture.family, name="own_control")[0])
         m.d.comb += self.o_activation.eq(delayed(m, self._word_to_forward(m), 1, name="next_activation"))
         if self._has_undelayed and self._has_history:
             m.d.comb += self.o_undelayed.eq(delayed(m, self.i_undelayed, 1, name="next_undelayed"))
         total = self._products(m, weights)
         self._accumulate(m, control, total)
-        self._hold_parameters(m, control, weights)
+        self._hold_parameters(m, data.View(CONTROL, before), weights)
         return m
 
     def _weight_memory(self, m: Module) -> Signal:
@@ -139,23 +146,34 @@ class Lane(wiring.Component):
         return delayed(m, word, 1, name="near_weights")
 
     def _word_to_forward(self, m: Module) -> Value:
-        """This word, or that of a column of a depthwise kernel before it: ``rows`` taps ago."""
+        """This word, or that of a column of a depthwise kernel before it: ``rows`` taps ago.
+
+        A ring of the last words, written with every tap: registers one behind the other would be ten times the wires.
+        """
         architecture = self._architecture
         if not self._has_history:
             return self.i_undelayed if self._has_undelayed else self.i_activation
         early = Cat(self.i_control.tap, self.i_control.rows)
         early = delayed(m, early, WEIGHT_LATENCY - 1, name="history")
-        controls = copies(m, early, _HISTORY_COPIES, family=architecture.family, name="history")
-        share = -(-8 * architecture.lanes_in // _HISTORY_COPIES)
+        tap, rows = early[0], early[1:]
+        place = Signal(range(_HISTORY_WORDS), reset_less=True)
+        m.d.sync += place.eq(place + tap)
+        steering = Cat(tap, ~rows.any(), place, (place - rows)[: len(place)])
+        controls = copies(m, steering, _HISTORY_COPIES, family=architecture.family, name="history")
+        share = 8 * architecture.lanes_in // _HISTORY_COPIES
         forwarded: list[Value] = []
         for index, control in enumerate(controls):
-            words = [self.i_activation[index * share : min(8 * architecture.lanes_in, (index + 1) * share)]]
-            for age in range(1, (MAX_PAIR_ROWS if architecture.pairs_rows else MAX_DEPTHWISE_ROWS) + 1):
-                past = Signal.like(words[-1], name=f"past_{age}_{index}", reset_less=True)
-                with m.If(control[0]):
-                    m.d.sync += past.eq(words[-1])
-                words.append(past)
-            forwarded.append(Array(words)[control[1:]])
+            word = self.i_activation[index * share : (index + 1) * share]
+            depth = LUT_MEMORY_WORDS if architecture.family == "ecp5" else _HISTORY_WORDS
+            m.submodules[f"history_{index}"] = memory = Memory(shape=unsigned(share), depth=depth, init=[])
+            write, read = memory.write_port(), memory.read_port(domain="comb")
+            m.d.comb += [
+                write.en.eq(control[0]),
+                write.addr.eq(control[2 : 2 + len(place)]),
+                write.data.eq(word),
+                read.addr.eq(control[2 + len(place) :]),
+            ]
+            forwarded.append(Mux(control[1], word, read.data))
         return Cat(*forwarded)
 
     def _products(self, m: Module, weights: Signal) -> Signal:
@@ -228,7 +246,10 @@ class Lane(wiring.Component):
             m.d.sync += [accumulator.eq(self.i_sum), valid_out.eq(1), context_out.eq(context)]
 
     def _hold_parameters(self, m: Module, control: data.View, weights: Signal) -> None:
-        """Two banks, each with the parameters of one group, or of a word's groups in depthwise ROWs."""
+        """Two banks, each with the parameters of one group, or of a word's groups in depthwise ROWs.
+
+        ``control`` comes a cycle before the words.
+        """
         architecture = self._architecture
         word_width, words = 8 * architecture.lanes_in, architecture.parameter_words
         width = structure(PARAMETERS).size
@@ -242,14 +263,15 @@ class Lane(wiring.Component):
         parts = []
         for part, start in enumerate(range(0, width, word_width)):
             size = min(word_width, width - start)
-            # A LUT memory of ECP5 has sixteen words anyway.
-            depth = 1 << _PARAMETER_SET.size if architecture.family == "ecp5" else 2 * groups
+            depth = LUT_MEMORY_WORDS if architecture.family == "ecp5" else 2 * groups
             memory = Memory(shape=unsigned(size), depth=depth, init=[])
             m.submodules[f"parameters_{part}"] = memory
             write, read = memory.write_port(), memory.read_port(domain="comb")
+            enable = control.parameter & index.matches(*(group * words + part for group in range(groups)))
+            steering = copies(m, Cat(enable, where), 1, family=architecture.family, name=f"parameters_{part}")[0]
             m.d.comb += [
-                write.en.eq(control.parameter & index.matches(*(group * words + part for group in range(groups)))),
-                write.addr.eq(where),
+                write.en.eq(steering[0]),
+                write.addr.eq(steering[1:]),
                 write.data.eq(weights[:size]),
                 read.addr.eq(self._used),
             ]
