@@ -12,9 +12,10 @@ from emberline.cli import report
 from emberline.cli.networks import find_architecture, load_network
 
 BENCH_KEYS = ["network", "arch", "macs", "multipliers", "cycles", "predicted_cycles", "cycles_after_input",
-              "utilisation", "activation_bytes", "weight_bytes", "m9k", "stored_bytes", "fetched_bytes",
-              "weight_cycles", "preset_mhz", "clock_mhz", "milliseconds",
-              "frames_per_second", "frames_per_second_per_multiplier"]  # fmt: skip
+              "utilisation", "activation_bytes", "weight_bytes", "m9k", "weights", "weight_megabytes_per_second",
+              "stored_bytes", "fetched_bytes", "fetched_megabytes_per_second", "weight_cycles", "preset_mhz",
+              "preset_frames_per_second", "clock_mhz", "milliseconds", "frames_per_second",
+              "frames_per_second_per_multiplier"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

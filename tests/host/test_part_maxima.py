@@ -59,5 +59,18 @@ def test_a_part_that_is_a_concatenation_is_divided_too() -> None:
         np.testing.assert_array_equal(network.run(divided, frames)[name], values)
 
 
+def test_a_maximum_too_wide_for_one_pass_is_divided_in_each_of_its_passes() -> None:
+    net = Network(3, 4, 3)
+    whole = net.concatenate([net.convolution("input", 8, (1, 1)), net.convolution("input", 16, (1, 1))])
+    graph = net.graph(net.max_pool(whole, (3, 4), (1, 1)))
+    divided = legalise(graph)
+    assert maxima(divided) == 3  # the second of two passes reads no convolution
+    assert len({layer.name for layer in divided.layers}) == len(divided.layers)
+    compile_graph(graph, MACHINE)
+    frames = np.random.default_rng(3).integers(-128, 128, (2, 3, 4, 3), dtype=np.int8)
+    for name, values in network.run(graph, frames).items():
+        np.testing.assert_array_equal(network.run(divided, frames)[name], values)
+
+
 def test_a_map_that_somebody_else_reads_is_pooled_whole() -> None:
     assert maxima(legalise(fire(read_twice=True))) == 1

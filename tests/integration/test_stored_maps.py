@@ -32,7 +32,7 @@ FRAMES = 2
 
 @pytest.fixture(scope="module")
 def board() -> Iterator[SimulatedBoard]:
-    with simulate_architecture(ARCHITECTURE, tap_writes=True) as board:
+    with simulate_architecture(ARCHITECTURE, tap="writes") as board:
         yield board
 
 
@@ -43,10 +43,10 @@ def run(board: SimulatedBoard, seed: int) -> tuple[Graph, np.ndarray, RowWrites]
     frames = random_frames(rng, graph, FRAMES)
     device = Device(Target("rtl", board, ARCHITECTURE, SETTINGS))
     device.load(compile_plan(graph, plan_network(graph, ARCHITECTURE), ARCHITECTURE))
-    board.take_writes()
+    board.take_tapped()
     for _ in device.stream(frames):
         pass
-    return graph, frames, split_writes(board.take_writes(), ARCHITECTURE)
+    return graph, frames, split_writes(board.take_tapped(), ARCHITECTURE)
 
 
 def checker(graph: Graph) -> MapChecker:
@@ -133,4 +133,4 @@ def test_rows_of_a_pair_are_both_checked() -> None:
 
 def test_a_compact_machine_is_refused() -> None:
     with pytest.raises(SimulationError, match="'up5k-4x4' is a compact machine"):
-        simulate_architecture(preset("up5k-4x4"), tap_writes=True)
+        simulate_architecture(preset("up5k-4x4"), tap="writes")

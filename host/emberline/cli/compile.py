@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,31 +32,27 @@ def compile_model(
     weights: Annotated[
         str,
         typer.Option(
-            help="resident, flash, link (of another machine if need be), or auto: resident if they fit, some if not."
+            help="resident, flash, link (of another machine if need be), or auto: resident if they fit, else fetched."
         ),
     ] = "auto",
     flash_rate: Annotated[float | None, typer.Option(help="MB/s of the flash, of another machine then.")] = None,
     flash_image: Annotated[Path | None, typer.Option(help="Write what the flash must hold to this file.")] = None,
     flash_offset: Annotated[str, typer.Option(help="Where in the flash that lies.")] = "0x400000",
 ) -> None:
-    from emberline.arch.link_rate import with_link_weights
+    from emberline.cli.machines import compile_for, weight_place
     from emberline.cli.networks import find_architecture, load_network
     from emberline.cli.report import compile_report
     from emberline.compiler.compile import WeightPlace
 
-    architecture, place = find_architecture(arch), _weight_place(weights)
-    if place is WeightPlace.LINK:
-        if flash_rate is not None or flash_image is not None:
-            raise EmberlineError("--weights link takes no --flash-rate and no --flash-image: nothing is in a flash")
-        architecture = with_link_weights(architecture)
-    if flash_rate is not None:
-        architecture = with_flash(architecture, flash_rate)
+    architecture, place = find_architecture(arch), weight_place(weights)
+    if place is WeightPlace.LINK and (flash_rate is not None or flash_image is not None):
+        raise EmberlineError("--weights link takes no --flash-rate and no --flash-image: nothing is in a flash")
     if plan:
-        show_plan(model, architecture, split, place, as_json)
+        show_plan(model, architecture, split, place, flash_rate, as_json)
         return
     network = load_network(model)
     network.need_graph("compiling")
-    program = network.compile(architecture, place, _flash_offset(flash_offset))
+    program = compile_for(network, architecture, place, flash_rate, _flash_offset(flash_offset))
     if output is not None:
         program.save(output)
     if flash_image is not None:
@@ -74,25 +68,6 @@ def compile_model(
         print_report(report, program)
 
 
-def with_flash(architecture: Architecture, rate: float) -> Architecture:
-    """The machine with a flash that gives so many megabytes a second, not more."""
-    cycles = ceil(4 * architecture.clock_hz / (rate * 1e6)) if rate > 0 else 0
-    if not 1 <= cycles <= 1024:
-        raise EmberlineError(f"--flash-rate of {rate:g} MB/s is impossible at {architecture.clock_hz / 1e6:g} MHz")
-    return replace(architecture, weight_source="flash", weight_word_cycles=cycles)
-
-
-def _weight_place(text: str) -> WeightPlace:
-    from emberline.compiler.compile import WeightPlace
-
-    try:
-        return WeightPlace(text)
-    except ValueError:
-        raise EmberlineError(
-            f"--weights is one of {', '.join(each.value for each in WeightPlace)}, not '{text}'"
-        ) from None
-
-
 def _flash_offset(text: str) -> int:
     try:
         offset = int(text, 0)
@@ -103,17 +78,27 @@ def _flash_offset(text: str) -> int:
     return offset
 
 
-def show_plan(model: str, architecture: Architecture, split: str | None, weights: WeightPlace, as_json: bool) -> None:
+def show_plan(
+    model: str,
+    architecture: Architecture,
+    split: str | None,
+    place: WeightPlace,
+    rate: float | None,
+    as_json: bool,
+) -> None:
     """A float network is planned as what it becomes, as `emberline inspect` shows it."""
     from emberline.cli.float_network import is_float
     from emberline.cli.inspect import float_graph
+    from emberline.cli.machines import on_machine
     from emberline.cli.networks import load_network
     from emberline.cli.plan import plan_report, print_plan, with_split
 
-    if split is not None:
-        architecture = with_split(architecture, split)
     graph = float_graph(model) if is_float(model) else load_network(model).need_graph("planning")
-    report = plan_report(graph, architecture, weights)
+
+    def plan(machine: Architecture) -> dict[str, Any]:
+        return plan_report(graph, machine if split is None else with_split(machine, split), place)
+
+    report = on_machine(architecture, place, rate, plan)
     if as_json:
         console.print_json(report)
     else:
@@ -122,6 +107,8 @@ def show_plan(model: str, architecture: Architecture, split: str | None, weights
 
 def print_report(report: dict[str, Any], program: Program) -> None:
     """The same for people: layers, memory map, totals."""
+    from emberline.cli.machines import weight_megabytes_per_second
+
     fetched = report["fetched_bytes"]
     console.print_table(
         ("layer", "kind", ">MACs", ">cycles", ">utilisation", ">weight bytes", *([">stored"] if fetched else [])),
@@ -159,7 +146,7 @@ def print_report(report: dict[str, Any], program: Program) -> None:
         console.print_line(f"instructions in {report['pages']} pages, through an instruction memory of {depth:,} words")
     if fetched:
         waiting = sum(layer["spent"]["weights"] for layer in report["layers"])
-        rate = 4 * program.architecture.clock_hz / program.architecture.weight_word_cycles / 1e6
+        rate = weight_megabytes_per_second(program.architecture) or 0
         from_link = program.architecture.fetches_from_link
         where = "of weights for the link" if from_link else f"in the flash from {program.stream_offset:#x} on"
         console.print_line(

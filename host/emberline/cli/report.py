@@ -12,6 +12,7 @@ from emberline.arch.block_memory import M9K, activation_shape, program_shape, we
 from emberline.arch.isa import Opcode
 from emberline.arch.listing import decode
 from emberline.arch.program import Program
+from emberline.cli.machines import weight_megabytes_per_second
 from emberline.model.trace import cycles_after_input
 
 REPORTS = Path(__file__).resolve().parents[3] / "bitstreams" / "reports"
@@ -88,6 +89,7 @@ def bench_report(program: Program, cycles: int) -> dict[str, Any]:
     architecture = program.architecture
     clock = built_clock_mhz(architecture)
     frames = None if clock is None else 1e6 * clock / cycles
+    preset_frames = architecture.clock_hz / cycles
     return {
         "network": program.network,
         "arch": architecture.name,
@@ -98,10 +100,14 @@ def bench_report(program: Program, cycles: int) -> dict[str, Any]:
         "cycles_after_input": cycles_after_input(program.instructions, architecture, program.input.map.height),
         "utilisation": utilisation(program.macs, cycles, architecture),
         **memory_use(program),
+        "weights": architecture.weight_source if program.stream else "resident",
+        "weight_megabytes_per_second": weight_megabytes_per_second(architecture) if program.stream else None,
         "stored_bytes": len(program.stream),
         "fetched_bytes": program.fetched_bytes,
+        "fetched_megabytes_per_second": program.fetched_bytes * preset_frames / 1e6,
         "weight_cycles": sum(layer.spent.weights for layer in program.layers),
         "preset_mhz": architecture.clock_hz / 1e6,
+        "preset_frames_per_second": preset_frames,
         "clock_mhz": clock,
         "milliseconds": None if frames is None else 1e3 / frames,
         "frames_per_second": frames,

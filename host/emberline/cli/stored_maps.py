@@ -199,14 +199,14 @@ def run_checked(plan: NetworkPlan, program: Program, frames: Codes, found: Store
     """
     check_simulation()
     architecture = program.architecture
-    target = open_target("rtl", architecture, flash_bytes=len(program.stream), tap_writes=True)
-    assert target.take_writes is not None
+    target = open_target("rtl", architecture, flash_bytes=len(program.stream), tap="writes")
+    assert target.take_tapped is not None
     engine = DeviceEngine(Device(target), program)
     checker = MapChecker(plan, program, found)
     waiting = b""
     try:
         for frame, result in zip(frames, engine.run(frames), strict=True):
-            waiting += target.take_writes()
+            waiting += target.take_tapped()
             addresses, groups = split_writes(waiting, architecture)
             count = checker.check(frame, addresses, groups)
             waiting = waiting[count * (len(waiting) // max(1, len(addresses))) :]

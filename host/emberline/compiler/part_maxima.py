@@ -6,7 +6,9 @@ as its rows are written (``steps``), while the maximum of what lies there alread
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 
 from emberline.compiler.steps import pools_on_write
 from emberline.model.graph import Concatenation, Graph, MaxPool
@@ -29,8 +31,7 @@ def _divide(graph: Graph, layer: object) -> Graph | None:
     maps = dict(graph.feature_maps)
     pooled = maps[layer.output]
     parts = []
-    for index, name in enumerate(whole.inputs):
-        output = f"{layer.name}[{index}]"
+    for name, output in zip(whole.inputs, _free_names(layer.name, graph), strict=False):
         parts.append(replace(layer, name=output, inputs=(name,), output=output))
         maps[output] = replace(pooled, name=output, channels=maps[name].channels)
     joined = Concatenation(layer.name, tuple(part.output for part in parts), layer.output)
@@ -39,3 +40,9 @@ def _divide(graph: Graph, layer: object) -> Graph | None:
     divided = replace(graph, layers=tuple(layers), feature_maps=maps)
     written = pools_on_write(divided)
     return divided if any(part.name in written for part in parts) else None
+
+
+def _free_names(name: str, graph: Graph) -> Iterator[str]:
+    """``name[0]`` and so on, without those that the graph has: between the maxima of a chain lie maps of such names."""
+    taken = {*graph.feature_maps, *(layer.name for layer in graph.layers)}
+    return (each for index in count() if (each := f"{name}[{index}]") not in taken)

@@ -289,6 +289,8 @@ class Device:
     def _wait(self, waited_s: float, polls: int) -> float:
         """Let one of ``polls`` parts of a frame's time pass, more after a long wait, and look again; the seconds."""
         pause_s = max(self._frame_s / max(polls, POLLS_PER_FRAME), MINIMUM_POLL_S, waited_s / POLLS_PER_FRAME)
+        if self._link.settings.poll_s is not None:
+            pause_s = self._link.settings.poll_s
         if self._feed is not None:
             pause_s = min(pause_s, self._feed.pause_s)
         self._link.wait(pause_s)

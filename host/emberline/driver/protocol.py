@@ -47,6 +47,8 @@ class LinkSettings:
         attempts: how often a request is sent before the board is given up.
         payload_bytes: payload of one request, at most; less is lost with a damaged one.
         noise_bytes: bytes without meaning after which a board is not waited for any longer.
+        poll_s: pause before a board that has neither room nor a result is asked again; by default a part of the time
+            that its frames are predicted to take.
     """
 
     timeout_s: float = 0.25
@@ -54,6 +56,7 @@ class LinkSettings:
     attempts: int = 8
     payload_bytes: int = 4096
     noise_bytes: int = 1 << 16
+    poll_s: float | None = None
 
 
 @dataclass

@@ -31,8 +31,9 @@ class Target:
         architecture: that is expected, if any.
         settings: of the link.
         write_flash: puts bytes into the board's flash, from a byte of it on, where that can be done from here.
-        take_writes: of a simulation that was asked to tell: the groups written to the activation buffer since the
-            last call, each ``lanes_out`` bytes and its address in as many bytes as addresses need, little endian.
+        take_tapped: of a simulation that was asked to tell, what there was to tell since the last call: the groups
+            written to the activation buffer, each ``lanes_out`` bytes and its address in as many bytes as addresses
+            need, little endian; or what happened to frames (`emberline.simulation.frame_events`).
     """
 
     name: str
@@ -40,7 +41,7 @@ class Target:
     architecture: Architecture | None
     settings: LinkSettings
     write_flash: Callable[[int, bytes], None] | None = None
-    take_writes: Callable[[], bytes] | None = None
+    take_tapped: Callable[[], bytes] | None = None
 
 
 def open_target(
@@ -50,11 +51,11 @@ def open_target(
     link: Literal["bytes", "uart"] = "bytes",
     settings: LinkSettings | None = None,
     flash_bytes: int = 0,
-    tap_writes: bool = False,
+    tap: Literal["writes", "frames"] | None = None,
 ) -> Target:
     """Open ``rtl``, ``emulator`` or a serial port. See `emberline.driver.device.Device.open`.
 
-    Parameters: ``tap_writes`` makes the simulation tell what it writes (`Target.take_writes`).
+    Parameters: ``tap`` makes the simulation tell (`Target.take_tapped`) what it writes, or when frames come and go.
     """
     if target == "emulator":
         from emberline.driver.emulated_board import EmulatedBoard
@@ -64,7 +65,7 @@ def open_target(
         return Target("emulator", board, architecture, settings or LinkSettings(), board.write_flash)
     if target == "rtl":
         architecture = architecture or preset(DEFAULT_PRESET)
-        return _open_simulation(architecture, link, settings, flash_bytes, tap_writes)
+        return _open_simulation(architecture, link, settings, flash_bytes, tap)
     if link != "bytes":
         raise DeviceError(f"{target}: only the simulated board has a choice of links")
     from emberline.driver.serial_port import SerialPort
@@ -82,7 +83,7 @@ def _open_simulation(
     link: Literal["bytes", "uart"],
     settings: LinkSettings | None,
     flash_bytes: int,
-    tap_writes: bool,
+    tap: Literal["writes", "frames"] | None,
 ) -> Target:
     """The simulated board; ``SimulationError`` where there is no simulator."""
     try:
@@ -90,7 +91,7 @@ def _open_simulation(
 
         # A simulator has no vendor primitives; their generic twins are equal cycle by cycle.
         generic = replace(architecture, family="generic")
-        board = simulate_architecture(generic, link=link, flash_bytes=flash_bytes, tap_writes=tap_writes)
+        board = simulate_architecture(generic, link=link, flash_bytes=flash_bytes, tap=tap)
     except ModuleNotFoundError as error:
         raise DeviceError(f"rtl: the simulation needs the package {error.name}: pip install 'emberline[sim]'") from None
     if settings is None and link == "uart":
@@ -99,4 +100,4 @@ def _open_simulation(
         byte_s = 2 / architecture.clock_hz
         settings = LinkSettings(timeout_s=SIMULATED_TIMEOUT_S, byte_s=byte_s, payload_bytes=PAYLOAD_LIMIT)
     write_flash = board.write_flash if architecture.fetches_from_flash else None
-    return Target("rtl", board, architecture, settings, write_flash, board.take_writes if tap_writes else None)
+    return Target("rtl", board, architecture, settings, write_flash, board.take_tapped if tap else None)

@@ -38,7 +38,7 @@ class Recorder(Machine):
 
 
 def split_writes(data: bytes, architecture: Architecture) -> RowWrites:
-    """Writes as a simulation tells them (`emberline.driver.targets.Target.take_writes`), in their order."""
+    """Writes as a simulation tells them (`emberline.driver.targets.Target.take_tapped`), in their order."""
     size = architecture.lanes_out
     address_bytes = -(-(architecture.activation_depth_groups - 1).bit_length() // 8)
     items = np.frombuffer(data, np.uint8).reshape(-1, size + address_bytes)

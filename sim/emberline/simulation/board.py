@@ -12,9 +12,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from emberline.errors import SimulationError
-from emberline.simulation.board_server import INPUT, OUTPUT, SOCKET_VARIABLE, WRITES
+from emberline.simulation.board_server import INPUT, OUTPUT, SOCKET_VARIABLE, TAPPED
 from emberline.simulation.build import build_bench
 from emberline.simulation.channel import Channel
+from emberline.simulation.frame_events import frame_events
 from emberline.simulation.plan import Tap, Uart
 from emberline.simulation.process import log_tail, start_simulator, stop_simulator
 from emberline.simulation.recipe import recipe as make_recipe
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from emberline.simulation.plan import WritePort
 
 Link = Literal["bytes", "uart"]
+Tapped = Literal["writes", "frames"]
 
 # The simulator gives a sign of life every few hundred thousand cycles; even a slow model on a busy machine does.
 _SILENCE_S = 120.0
@@ -46,7 +48,7 @@ class SimulatedBoard:
         recipe: a text that determines the component, to find its build quickly (see ``build_bench``).
         link: how the bytes enter the component.
         write_ports: see ``build_bench``; ``flash`` is what ``write_flash`` writes through.
-        writes: what ``take_writes`` is to return.
+        tap: what ``take_tapped`` is to return.
         uart_divisor: clock cycles per bit, with ``link="uart"``.
         clock_hz: the board's clock, for time limits.
         limit_cycles: cycles that one call may take, whatever its time limit says.
@@ -63,7 +65,7 @@ class SimulatedBoard:
         recipe: str | None = None,
         link: Link = "bytes",
         write_ports: dict[str, WritePort] | None = None,
-        writes: Tap | None = None,
+        tap: Tap | None = None,
         uart_divisor: int = 8,
         clock_hz: float = 100e6,
         limit_cycles: int = 100_000_000,
@@ -76,12 +78,12 @@ class SimulatedBoard:
         self._cycle = 0
         self._outgoing = bytearray()
         self._incoming = bytearray()
-        self._writes = bytearray()
+        self._tapped = bytearray()
         self._stalls: list[dict[str, Any]] = []
         self._failure: str | None = None
         self._folder: Path | None = None
         uart = Uart(uart_divisor) if link == "uart" else None
-        taps = None if writes is None else {WRITES: writes}
+        taps = None if tap is None else {TAPPED: tap}
         self.build = build_bench(
             component, recipe=recipe, write_ports=write_ports, uart=uart, taps=taps, waves=waves is not None
         )
@@ -151,10 +153,10 @@ class SimulatedBoard:
         """Put ``data`` into the board's flash, as a programmer does; both are multiples of four bytes."""
         self._request(0, flash=offset, data=data.hex())
 
-    def take_writes(self) -> bytes:
-        """Items of the tap ``writes`` since the last call, each in whole bytes, little endian."""
-        data = bytes(self._writes)
-        self._writes.clear()
+    def take_tapped(self) -> bytes:
+        """Items of the tap since the last call, each in whole bytes, little endian."""
+        data = bytes(self._tapped)
+        self._tapped.clear()
         return data
 
     def replace_flash(self, identity: int) -> None:
@@ -228,9 +230,9 @@ class SimulatedBoard:
                 self._fail("ended unexpectedly")
             header, data = message
             self._cycle = header["cycle"]
-            count = len(data) - header.get("writes", 0)
+            count = len(data) - header.get("tapped", 0)
             self._incoming += data[:count]
-            self._writes += data[count:]
+            self._tapped += data[count:]
             if header.get("done", True):
                 return int(header.get("waiting", 0))
 
@@ -243,7 +245,7 @@ class SimulatedBoard:
 
 
 def simulate_architecture(
-    architecture: Architecture, *, link: Link = "bytes", flash_bytes: int = 0, tap_writes: bool = False, **options: Any
+    architecture: Architecture, *, link: Link = "bytes", flash_bytes: int = 0, tap: Tapped | None = None, **options: Any
 ) -> SimulatedBoard:
     """The simulated board of an architecture: its accelerator and host link, with its clock.
 
@@ -251,7 +253,8 @@ def simulate_architecture(
         link: ``"bytes"`` simulates the packets only, ``"uart"`` the serial line at the architecture's rate as well,
             which takes ten bit times for every byte.
         flash_bytes: of weights that the flash holds, on a machine that fetches them from there.
-        tap_writes: let ``take_writes`` return the groups that ROWs write, their addresses in the bytes behind them.
+        tap: what ``take_tapped`` is to return: ``"writes"``, the groups that ROWs write, their addresses in the bytes
+            behind them; ``"frames"``, when rows have come and results are there (`emberline.simulation.frame_events`).
         options: passed on to ``SimulatedBoard``.
     """
     from emberline.gateware.board import SimulationTop, UartTop
@@ -264,8 +267,8 @@ def simulate_architecture(
     top = UartTop if link == "uart" else SimulationTop
     if link == "uart":
         options["uart_divisor"] = divisor(architecture.clock_hz, architecture.uart_baud)
-    if tap_writes:
-        options["writes"] = _activation_writes(architecture)
+    if tap is not None:
+        options["tap"] = _activation_writes(architecture) if tap == "writes" else frame_events(architecture)
     if not architecture.fetches_from_flash:
         return SimulatedBoard(
             lambda: top(architecture), recipe=make_recipe(top.__name__, architecture), link=link, **options

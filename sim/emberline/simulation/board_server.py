@@ -18,7 +18,7 @@ from emberline.simulation.harness import Bench
 
 SOCKET_VARIABLE = "EMBERLINE_BOARD_SOCKET"
 SLICE_CYCLES = 200_000
-INPUT, OUTPUT, FLASH, WRITES = "i_bytes", "o_bytes", "flash", "writes"
+INPUT, OUTPUT, FLASH, TAPPED = "i_bytes", "o_bytes", "flash", "tapped"
 
 
 @cocotb.test()
@@ -32,9 +32,9 @@ async def serve(dut: Any) -> None:
         while (message := channel.receive()) is not None:
             header, data = message
             reply = await _serve_request(bench, channel, header, data)
-            writes = _take_writes(bench)
-            state = {"cycle": bench.cycle, "waiting": bench.waiting(INPUT), "writes": len(writes), "done": True}
-            channel.send(state, reply + writes)
+            tapped = _take_tapped(bench)
+            state = {"cycle": bench.cycle, "waiting": bench.waiting(INPUT), "tapped": len(tapped), "done": True}
+            channel.send(state, reply + tapped)
     except ConnectionError:
         pass  # the driver's process has ended: so does this one
     finally:
@@ -62,17 +62,17 @@ async def _serve_request(bench: Bench, channel: Channel, header: dict[str, Any],
         )
         if satisfied:
             break
-        writes = _take_writes(bench)
-        channel.send({"cycle": bench.cycle, "writes": len(writes), "done": False}, writes)
+        tapped = _take_tapped(bench)
+        channel.send({"cycle": bench.cycle, "tapped": len(tapped), "done": False}, tapped)
     reply = bench.fetch(OUTPUT)
     assert isinstance(reply, bytes)
     return reply
 
 
-def _take_writes(bench: Bench) -> bytes:
+def _take_tapped(bench: Bench) -> bytes:
     """What the tap of that name, if there is one, has seen since the last time."""
-    tapped = any(sink.name == WRITES for sink in bench.plan.sinks)
-    return bench.fetch_slots(WRITES) if tapped else b""
+    tapped = any(sink.name == TAPPED for sink in bench.plan.sinks)
+    return bench.fetch_slots(TAPPED) if tapped else b""
 
 
 async def _write_flash(bench: Bench, offset: int, data: bytes) -> None:

@@ -29,6 +29,7 @@ class Channel:
         payload: the ports that make up an item, least significant first.
         valid, ready: port names, a tap's with their path; ``ready`` is ``None`` where every item is taken at once.
         checked: whether the bench watches that the component holds valid and payload until the transfer.
+        changes: a tap's signals whose changes are items too.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Channel:
     valid: str
     ready: str | None
     checked: bool = True
+    changes: tuple[Port, ...] = ()
 
     @property
     def is_tap(self) -> bool:
@@ -70,11 +72,14 @@ class Tap:
     """Signals inside the component, by their paths in Verilog: an item in each cycle in which ``valid`` is 1.
 
     Parameters:
-        payload: path and width of each signal, least significant first; a path is ``submodule.signal``.
+        payload: path and width of each signal, least significant first; a path is ``submodule.signal``, or ``cycle``
+            for the bench's own count of cycles.
+        changes: path and width of signals: an item also in each cycle in which one is not what it was before.
     """
 
     payload: tuple[tuple[str, int], ...]
     valid: str
+    changes: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,10 @@ class Plan:
     @classmethod
     def from_json(cls, record: dict) -> Plan:
         def channels(items: list[dict]) -> tuple[Channel, ...]:
-            return tuple(Channel(**{**item, "payload": ports(item["payload"])}) for item in items)
+            return tuple(
+                Channel(**{**item, "payload": ports(item["payload"]), "changes": ports(item["changes"])})
+                for item in items
+            )
 
         def ports(items: list[dict]) -> tuple[Port, ...]:
             return tuple(Port(**item) for item in items)
@@ -143,8 +151,8 @@ def plan_bench(
         sources.append(Channel("i_bytes", byte, "", "", checked=False))
         sinks.append(Channel("o_bytes", byte, "", None, checked=False))
     for name, tap in (taps or {}).items():
-        payload = tuple(Port(path, width) for path, width in tap.payload)
-        sinks.append(Channel(name, payload, tap.valid, None, checked=False))
+        payload, changes = (tuple(Port(*each) for each in signals) for signals in (tap.payload, tap.changes))
+        sinks.append(Channel(name, payload, tap.valid, None, checked=False, changes=changes))
     names = [channel.name for channel in (*sources, *sinks)]
     if len(set(names)) < len(names):
         raise ValueError(f"two streams of the bench have the same name: {sorted(names)}")

@@ -175,8 +175,15 @@ def _sink(sink: Channel, salt: int) -> Iterator[str]:
 
 
 def _tap(sink: Channel) -> Iterator[str]:
-    yield f"  assign {sink.name}_valid = dut.{sink.valid};"
-    yield f"  assign {sink.name}_item = {{{', '.join(f'dut.{port.name}' for port in reversed(sink.payload))}}};"
+    valid = [f"dut.{sink.valid}"]
+    for index, port in enumerate(sink.changes):
+        before = f"{sink.name}_before_{index}"
+        yield f"  reg [{port.width - 1}:0] {before} = 0;"
+        yield f"  always @(posedge clk) {before} <= dut.{port.name};"
+        valid.append(f"dut.{port.name} != {before}")
+    paths = [f"dut.{port.name}" if "." in port.name else port.name for port in reversed(sink.payload)]
+    yield f"  assign {sink.name}_valid = {' | '.join(f'({each})' for each in valid)};"
+    yield f"  assign {sink.name}_item = {{{', '.join(paths)}}};"
 
 
 def _connections(channel: Channel) -> Iterator[str]:
