@@ -66,14 +66,20 @@ def test_interleaving_keeps_the_order_of_accesses_to_every_row(steps: list[StepR
     assert _histories(order) == _histories(plain)
 
 
-def _histories(operations: list[RowOperation]) -> dict[tuple[Storage, int], list[set[str]]]:
-    """For every storage row its writes in their order, and between them the steps that read it."""
-    histories: dict[tuple[Storage, int], list[set[str]]] = {}
+def _histories(operations: list[RowOperation]) -> dict[tuple[Storage, int, int], list[set[str]]]:
+    """For every storage row, and every group at which writing it begins, its writes in their order, and between them
+    the steps that read it."""
+    parts: dict[tuple[Storage, int], set[int]] = {}
+    for operation in operations:
+        for access in rows_written(operation):
+            parts.setdefault(access, set()).add(operation.target.groups)
+    histories: dict[tuple[Storage, int, int], list[set[str]]] = {}
     for operation in operations:
         for access in rows_read(operation):
-            histories.setdefault(access, [set()])[-1].add(f"read by {operation.step}")
+            for group in parts.get(access, ()):
+                histories.setdefault((*access, group), [set()])[-1].add(f"read by {operation.step}")
         for access in rows_written(operation):
-            past = histories.setdefault(access, [set()])
+            past = histories.setdefault((*access, operation.target.groups), [set()])
             name = f"written by {operation.step}"
             past += [] if name in past[-1] else [{name}]
     return histories
@@ -209,7 +215,7 @@ def test_pieces_of_channels_are_the_same_network() -> None:
     frame = random_frames(np.random.default_rng(0), graph, 1)
     (expected,) = (run(graph, frame)[name] for name in graph.outputs)
     for pieces in (1, 2, 4, 5):
-        cut = cut_channels(graph, {"conv1": pieces}, 8)
+        cut = cut_channels(graph, {"conv1": pieces}, MACHINE)
         assert sum(layer.name.startswith("conv1[") for layer in cut.layers) == min(pieces, -(-5 // -(-5 // pieces)))
         (values,) = (run(cut, frame)[name] for name in cut.outputs)
         np.testing.assert_array_equal(values, expected)

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from fetched import fires, least_memory
 from operator_cases import CASES
 from random_graphs import ARRANGING, Limits, random_frames, random_graph
 from simulated_core import Job, run_core
@@ -229,6 +230,22 @@ def test_programs_in_pages_are_exact_in_every_output_and_every_cycle(shape, dept
     architecture, graphs, jobs = fetching_jobs(shape, GRAPHS // 2, pace, program_depth_words=depth)
     assert sum(len(job.program.pages) > 2 for job in jobs) >= len(jobs) // 3
     jobs = [replace(job, frames=np.concatenate([job.frames, job.frames[:1]])) for job in jobs]
+    check_jobs(architecture, graphs, jobs, tmp_path)
+
+
+@pytest.mark.parametrize(("shape", "weight_words"), [("4x4", 256), ("16x8", 64)])
+def test_stages_in_turns_are_exact_in_every_output_and_every_cycle(shape, weight_words, tmp_path):
+    """Weights that come again for every band, in as little activation memory as there is a program for."""
+    changes = {"weight_depth_words": weight_words, "weight_word_cycles": 8, "program_depth_words": 256}
+    architecture = replace(SHAPES[shape], **changes)
+    graphs, jobs = [], []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        graphs.append(fires(rng))
+        program = least_memory(graphs[-1], architecture)
+        frames = random_frames(rng, graphs[-1], FRAMES)
+        jobs.append(Job(replace(program, architecture=architecture), frames, seed=seed))
+    assert any(job.program.fetched_bytes > len(job.program.stream) for job in jobs)
     check_jobs(architecture, graphs, jobs, tmp_path)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from graph_cases import Network, same
@@ -10,7 +12,8 @@ from random_graphs import Limits
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.program import Program
-from emberline.errors import EmulationError
+from emberline.compiler.compile import WeightPlace, compile_graph
+from emberline.errors import CompileError, EmulationError
 from emberline.model.emulator import Emulator
 from emberline.model.graph import Graph
 from emberline.model.network import run
@@ -48,3 +51,32 @@ def refused(program: Program, reason: str) -> None:
     emulator.load(program)
     with pytest.raises(EmulationError, match=reason):
         emulator.run(frame(program))
+
+
+def fires(rng: np.random.Generator) -> Graph:
+    """Fire modules, pooled or not, whose rows and weights are many beside what lies between them."""
+    net = Network(int(rng.integers(9, 16)), int(rng.integers(6, 11)), 8, seed=int(rng.integers(1 << 16)))
+    name = "input"
+    for _ in range(int(rng.integers(1, 3))):
+        channels = int(rng.integers(24, 49))
+        parts = [net.convolution(name, channels, (1, 1)), net.convolution(name, channels, padding=same(3))]
+        name = net.concatenate(parts)
+        if rng.random() < 0.4:
+            name = net.max_pool(name, (3, 3), (2, 2), same(3))
+        kernel = int(rng.choice([1, 3]))
+        stride = 2 if kernel == 3 and rng.random() < 0.5 else 1
+        name = net.convolution(name, 8, (kernel, kernel), stride=(stride, stride), padding=same(kernel))
+    return net.graph(name)
+
+
+def least_memory(graph: Graph, machine: Architecture) -> Program | None:
+    """The program for as little activation memory as there is one for, in steps of an eighth."""
+    found, depth = None, machine.activation_depth_words
+    while depth >= 16:
+        try:
+            found = compile_graph(graph, replace(machine, activation_depth_words=depth), weights=WeightPlace.FLASH)
+        except CompileError:
+            return found
+        used = max(region.end for region in found.memory) // machine.groups_per_word
+        depth = min(used, depth) * 7 // 8
+    return found

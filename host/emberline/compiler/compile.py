@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -165,16 +165,19 @@ def plan_network(graph: Graph, architecture: Architecture, weights: WeightPlace 
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """A schedule whose weights are fetched, its cycles, and how it came about: see ``_try_plan``."""
+    """A schedule whose weights are fetched, its price, and how it came about: see ``_try_plan``.
 
-    cycles: int
+    The price is its cycles, and those in which weights come again, whoever waits for them.
+    """
+
+    price: int
     plan: NetworkPlan
     parts: int
     paired: bool
 
 
 def _plan_fetched(graph: Graph, architecture: Architecture, *, keeps: bool) -> NetworkPlan:
-    """The schedule with the fewest cycles over all sizes of pieces, with and without pairs of depthwise rows, and,
+    """The schedule with the lowest price over all sizes of pieces, with and without pairs of depthwise rows, and,
     where it ``keeps`` weights, over what stays.
 
     Small pieces make room in the weight memory earlier; large ones leave layers whole, which then share rows with
@@ -198,12 +201,13 @@ def _plan_fetched(graph: Graph, architecture: Architecture, *, keeps: bool) -> N
                 refusals.append(error)
     if not trials:
         raise refusals[0]
-    best = min(trials, key=lambda trial: trial.cycles)
-    for share in KEPT if keeps else ():
+    best = min(trials, key=lambda trial: trial.price)
+    filled = list(accumulate(stage.weight_bytes for stage in best.plan.schedule.stages))
+    room = [architecture.weight_bytes // share for share in KEPT if keeps]
+    for kept_bytes in sorted({max((each for each in filled if each <= most), default=0) for most in room} - {0}):
         with suppress(CompileError):
-            kept_bytes = architecture.weight_bytes // share
             trials.append(_try_plan(graph, architecture, supply, best.parts, best.paired, kept_bytes))
-    return min(trials, key=lambda trial: trial.cycles).plan
+    return min(trials, key=lambda trial: trial.price).plan
 
 
 def _try_plan(
@@ -217,7 +221,9 @@ def _try_plan(
     filled = accumulate(stage.weight_bytes for stage in plan.schedule.stages)
     plan = replace(plan, kept=sum(each <= kept_bytes for each in filled) if kept_bytes else 0)
     placed = place_weights(plan, architecture, 0)
-    return _Trial(predict(architecture, emit_plan(plan, placed, architecture).words).cycles, plan, parts, paired)
+    cycles = predict(architecture, emit_plan(plan, placed, architecture).words).cycles
+    again = sum(load.fields["length"] for loads in placed.loads.values() for load in loads) - len(placed.stream)
+    return _Trial(cycles + again * architecture.weight_word_cycles // 4, plan, parts, paired)
 
 
 def measure_supply(graph: Graph, architecture: Architecture) -> Supply:
@@ -238,7 +244,7 @@ def _plan_pieces(
     """The schedule of a network whose layers are cut into ``pieces``, and into more where its memory demands it."""
     least: Needs | None = None
     while True:
-        cut = cut_channels(graph, pieces, architecture.lanes_in)
+        cut = cut_channels(graph, pieces, architecture)
         found = plan_frame(cut, architecture, supply, pairs=pairs)
         if isinstance(found, NetworkPlan):
             return found
@@ -266,7 +272,7 @@ def plan_frame(
         pairs: depthwise rows may be computed two at a time, if the weights for that have room.
     """
     fitting: NetworkPlan | None = None
-    least: Needs | None = None
+    unfit: list[Callable[[], Needs]] = []
     for packing in packings(graph, plan_places(graph, architecture)[0], architecture):
         steps, places = plan_places(graph, architecture, packing)
         rows = lower(graph, steps, places, architecture, pairs=pairs)
@@ -279,7 +285,7 @@ def plan_frame(
                     rows = lower(graph, steps, places, architecture, pairs=False)
                     place_resident((each for step in rows for each in step.all_operations), architecture)
             except CompileError:
-                if fitting is None and least is None:
+                if fitting is None and not unfit:
                     raise
                 break  # each way has more taps than those before it, and more weights
         found = plan_schedule(rows, places, architecture, supply)
@@ -288,12 +294,9 @@ def plan_frame(
             if 2 * found.frame.ring_rows >= found.frame.height:
                 return plan
             fitting = fitting or plan
-        elif least is None or found.words < least.words:
-            least = found
-    if fitting is not None:
-        return fitting
-    assert least is not None
-    return least
+        else:
+            unfit.append(found)
+    return fitting or min((needs() for needs in unfit), key=lambda needs: needs.words)
 
 
 def plan_places(

@@ -1,4 +1,4 @@
-"""Pass: convolutions cut into pieces of their output channels, each followed by its part of the mean behind it.
+"""Pass: convolutions cut into pieces of their output channels, each followed by its part of the pool behind it.
 
 The pieces are put together by placement. A map that is only averaged then never exists as a whole, and weights that do
 not fit the weight memory at once are needed piece by piece.
@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from emberline.arch.architecture import Architecture
-from emberline.model.graph import Add, AveragePool, Concatenation, Convolution, FeatureMap, Graph, Layer
+from emberline.model.graph import Add, AveragePool, Concatenation, Convolution, FeatureMap, Graph, Layer, MaxPool
 
 
-def cut_channels(graph: Graph, pieces: Mapping[str, int], lanes_in: int) -> Graph:
-    """The graph with the convolutions named in ``pieces`` cut into so many pieces, at whole words of their channels."""
+def cut_channels(graph: Graph, pieces: Mapping[str, int], architecture: Architecture) -> Graph:
+    """The graph with the convolutions named in ``pieces`` cut into so many pieces: at whole words of their channels, or
+    at whole groups where these words are fewer."""
     maps = dict(graph.feature_maps)
     layers: list[Layer] = []
     moved: set[str] = set()
@@ -25,17 +26,17 @@ def cut_channels(graph: Graph, pieces: Mapping[str, int], lanes_in: int) -> Grap
         if not (isinstance(layer, Convolution) and layer.name in pieces):
             layers.append(layer)
             continue
-        mean = mean_behind(graph, layer)
-        last = mean or layer
+        pool = mean_behind(graph, layer) or _maximum_behind(graph, layer)
+        last = pool or layer
         parts = []
-        for first, end in channel_ranges(layer.output_channels, pieces[layer.name], lanes_in):
+        for first, end in channel_ranges(layer.output_channels, pieces[layer.name], architecture):
             layers.append(_part(layer, layer.inputs[0], first, end))
-            if mean:
+            if pool:
                 _add_part(maps, layer.output, first, end)
-                layers.append(_part(mean, layers[-1].output, first, end))
+                layers.append(_part(pool, layers[-1].output, first, end))
             parts.append(_add_part(maps, last.output, first, end))
-        if mean:
-            moved.add(mean.name)
+        if pool:
+            moved.add(pool.name)
             del maps[layer.output]
         layers.append(Concatenation(last.name, tuple(parts), last.output))
     return replace(graph, layers=tuple(layers), feature_maps=maps)
@@ -55,15 +56,22 @@ def mean_behind(graph: Graph, layer: Convolution) -> AveragePool | Convolution |
     return None
 
 
-def most_pieces(layer: Convolution, lanes_in: int) -> int:
-    """Pieces of whole words that a convolution can be cut into; grouped ones are not cut."""
-    return -(-layer.output_channels // lanes_in) if layer.groups == 1 else 1
+def _maximum_behind(graph: Graph, layer: Convolution) -> MaxPool | None:
+    """The maximum that alone reads a convolution's map: it may be computed as the rows of a piece are written."""
+    readers = graph.consumers(layer.output)
+    alone = len(readers) == 1 and layer.output not in graph.outputs
+    return readers[0] if alone and isinstance(readers[0], MaxPool) else None
 
 
-def channel_ranges(channels: int, pieces: int, lanes_in: int) -> list[tuple[int, int]]:
-    """The channels of each piece, all of whole words but the last."""
-    words = -(-channels // lanes_in)
-    step = -(-words // pieces) * lanes_in
+def most_pieces(layer: Convolution, unit: int) -> int:
+    """Pieces of so many channels that a convolution can be cut into; grouped ones are not cut."""
+    return -(-layer.output_channels // unit) if layer.groups == 1 else 1
+
+
+def channel_ranges(channels: int, pieces: int, architecture: Architecture) -> list[tuple[int, int]]:
+    """The channels of each piece, all of whole words, or groups, but the last."""
+    unit = architecture.lanes_in if pieces <= -(-channels // architecture.lanes_in) else architecture.lanes_out
+    step = -(-channels // (unit * pieces)) * unit
     return [(first, min(first + step, channels)) for first in range(0, channels, step)]
 
 
@@ -73,14 +81,16 @@ def _add_part(maps: dict[str, FeatureMap], name: str, first: int, end: int) -> s
     return part
 
 
-def _part(layer: AveragePool | Convolution, source: str, first: int, end: int) -> AveragePool | Convolution:
+def _part(
+    layer: AveragePool | MaxPool | Convolution, source: str, first: int, end: int
+) -> AveragePool | MaxPool | Convolution:
     """A layer's output channels ``first`` to ``end``; of one that works channel by channel the same inputs."""
     names: dict[str, Any] = {
         "name": f"{layer.name}[{first}:{end}]",
         "inputs": (source,),
         "output": f"{layer.output}[{first}:{end}]",
     }
-    if isinstance(layer, AveragePool):
+    if isinstance(layer, AveragePool | MaxPool):
         return replace(layer, **names)
     arrays: dict[str, Any] = {
         name: values[first:end] if len(values := getattr(layer, name)) > 1 else values
@@ -94,17 +104,22 @@ def cut_for_weights(graph: Graph, weight_bytes: int, architecture: Architecture,
     """Pieces for the convolutions whose weights fill more than one of ``parts`` of the memory.
 
     They are of two thirds of that at most, so that one is computed while others come. Of the operands of a sum, which
-    is computed behind one of them, only one is cut.
+    is computed behind one of them, only one is cut; what reads the frame only if it fills half of the memory, as all
+    pieces need its rows.
     """
     pieces: dict[str, int] = {}
     for layer in graph.layers:
         if isinstance(layer, Convolution):
             _, rows, columns, depth = layer.weights.shape
             groups, words = -(-layer.output_channels // architecture.lanes_out), -(-depth // architecture.lanes_in)
-            size = groups * rows * columns * words * architecture.multipliers
-            most = most_pieces(layer, architecture.lanes_in)
-            if size > weight_bytes // parts and most > 1 and not _is_added_to_any(graph, layer, pieces):
-                pieces[layer.name] = min(-(-3 * parts * size // (2 * weight_bytes)), most)
+            taps, share = rows * columns * words, weight_bytes // parts
+            if layer.inputs[0] in graph.inputs:  # whose windows may be stored, the taps side by side
+                taps, share = -(-rows * columns * depth // architecture.lanes_in), weight_bytes // 2
+            size = groups * taps * architecture.multipliers
+            unit = architecture.lanes_in if mean_behind(graph, layer) else architecture.lanes_out
+            most = most_pieces(layer, unit)
+            if size > share and most > 1 and not _is_added_to_any(graph, layer, pieces):
+                pieces[layer.name] = min(-(-3 * size // (2 * share)), most)
     return pieces
 
 

@@ -103,10 +103,11 @@ class _Emitter:
 
     def _chains(self) -> list[_Chain]:
         """The pointers' lives in order of their beginning, each with a register."""
-        found: dict[tuple[int, str, int], _Chain] = {}
-        for index, operation in enumerate(self.operations):
+        found: dict[tuple[int, int, str, int], _Chain] = {}
+        for index, (operation, turn) in enumerate(zip(self.operations, self.schedule.turns(), strict=True)):
             for role, access in operation.accesses:
-                key = (operation.step, role, id(access.storage))
+                persists = access.storage.role is Role.FRAME
+                key = (operation.step, 0 if persists else turn, role, id(access.storage))
                 chain = found.setdefault(key, _Chain(access.storage, role))
                 chain.users.append(index)
                 chain.addresses.append(self._linear(access))

@@ -275,8 +275,9 @@ class Stage:
         decides: the layer during which most activation memory is in use.
         activation_words: in use meanwhile, with the frame's rows and without the result.
         cycles, waiting: in all, and those in which rows wait for each other; both before addresses are known.
-        weight_bytes: that must be there at once, from the stage's beginning; of a stage in bands, of two steps.
+        weight_bytes: that must be there at once, from the stage's beginning; of a stage in turns, of two steps.
         fetched_bytes: that one frame fetches if the network's weights do not stay in the memory.
+        kept: of a stage in turns, the steps whose weights stay for all of it; None of other stages.
     """
 
     first: int
@@ -289,6 +290,7 @@ class Stage:
     waiting: int
     weight_bytes: int
     fetched_bytes: int
+    kept: frozenset[int] | None = None
 
 
 @dataclass
@@ -305,3 +307,14 @@ class Schedule:
     storages: list[Storage] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     frame_until: int = 0
+
+    def turns(self) -> list[int]:
+        """A number for every operation: those of one step with the same number share their pointers, and their weights
+        but for those that a stage keeps. It is the turn in a stage in turns, and 0 elsewhere."""
+        numbers = [0] * len(self.operations)
+        for stage in self.stages:
+            begin, end = stage.operations
+            for index in range(begin + 1, end) if stage.kept is not None else ():
+                ends = self.operations[index].step != self.operations[index - 1].step
+                numbers[index] = numbers[index - 1] + ends
+        return numbers

@@ -59,12 +59,18 @@ class Costs:
             self._fields[operation] = timing_fields(operation, self.architecture)
         return self._fields[operation]
 
-    def program_words(self, operations: Sequence[RowOperation], fences: Sequence[bool]) -> int:
+    def program_words(
+        self, operations: Sequence[RowOperation], fences: Sequence[bool], *, in_turns: bool = False
+    ) -> int:
         """Words of the instructions, about: loops are found as they will be, waits for the frame do not count."""
         following: dict[tuple[int, str], tuple[int, int, int]] = {}
         tokens: list[Token] = []
         starts = 0
+        behind = -1
         for operation, fence in zip(reversed(operations), reversed(fences), strict=True):
+            if in_turns and operation.step != behind:
+                following.clear()
+            behind = operation.step
             steps = []
             for role, access in operation.accesses:
                 here = (access.row, access.words, access.groups)

@@ -11,7 +11,7 @@ layer by layer if it is as long as the whole map.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
@@ -84,8 +84,12 @@ def _paces(steps: Sequence[StepRows]) -> tuple[list[int], int]:
 
 
 def _phases(steps: Sequence[StepRows], paces: Sequence[int], *, apart: bool) -> list[int]:
-    """When every step's first row is due: the least that keeps the order of all accesses to the same storage row."""
+    """When every step's first row is due: the least that keeps the order of all accesses to the same storage row.
+
+    Steps that write different channels of a row, parts of a concatenation, do so in any order.
+    """
     written: dict[Storage, dict[int, int]] = {}
+    overwritten: dict[tuple[Storage, int], dict[int, int]] = {}
     read: dict[Storage, dict[int, int]] = {}
     writers: dict[Storage, int] = {}
     phases: list[int] = []
@@ -98,25 +102,36 @@ def _phases(steps: Sequence[StepRows], paces: Sequence[int], *, apart: bool) -> 
                 if row in written.get(storage, {}):
                     behind = writers[storage] == number - 1 and apart
                     earliest = max(earliest, written[storage][row] + (paces[number - 1] if behind else 0))
-            for storage, row in writes:
-                for times in (written, read):
-                    earliest = max(earliest, times.get(storage, {}).get(row, 0))
+            for storage, row, groups in writes:
+                earliest = max(earliest, overwritten.get((storage, groups), {}).get(row, 0))
+                earliest = max(earliest, read.get(storage, {}).get(row, 0))
             phase = max(phase, earliest - index * pace)
         phases.append(phase)
         for index, (reads, writes) in enumerate(accesses):
             time = phase + index * pace
-            for times, touched in ((read, reads), (written, writes)):
-                for storage, row in touched:
-                    rows = times.setdefault(storage, {})
-                    rows[row] = max(rows.get(row, time), time)
+            for storage, row in reads:
+                _raise(read.setdefault(storage, {}), row, time)
+            for storage, row, groups in writes:
+                _raise(written.setdefault(storage, {}), row, time)
+                _raise(overwritten.setdefault((storage, groups), {}), row, time)
         for _, writes in accesses:
-            writers |= {storage: number for storage, _ in writes}
+            writers |= {storage: number for storage, *_ in writes}
     return phases
 
 
-def _accesses(row: Sequence[RowOperation]) -> tuple[set[tuple[Storage, int]], set[tuple[Storage, int]]]:
-    """Storage rows that the operations of one computed row read and write; maxima read what they combine with."""
+def _raise(times: dict[int, int], row: int, time: int) -> None:
+    times[row] = max(times.get(row, time), time)
+
+
+def _accesses(row: Sequence[RowOperation]) -> tuple[set[tuple[Storage, int]], set[tuple[Storage, int, int]]]:
+    """Storage rows that the operations of one computed row read, and those that they write from a group on; maxima read
+    what they combine with."""
     return (
         {access for operation in row for access in rows_read(operation)},
-        {access for operation in row for access in rows_written(operation)},
+        {access for operation in row for access in _parts_written(operation)},
     )
+
+
+def _parts_written(operation: RowOperation) -> Iterator[tuple[Storage, int, int]]:
+    for storage, row in rows_written(operation):
+        yield storage, row, operation.target.groups

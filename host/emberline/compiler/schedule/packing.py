@@ -6,9 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emberline.compiler.rows import Storage
 from emberline.compiler.schedule.rings import Extent
+
+NEVER = 1 << 60
+"""The clearance of two extents that never meet."""
 
 PROMOTIONS = 16
 """How often what ends up on top of the pile is placed first instead."""
@@ -34,8 +38,9 @@ def pack(extents: Sequence[Extent]) -> Packing:
         lambda each: (-each.end, -each.words),
         lambda each: (each.first - each.end, -each.words),
         lambda each: (-each.words * (each.end - each.first), each.first),
+        lambda each: (each.is_constant, -each.end, -each.words),  # maps before rings, what grows lowest
     ]
-    clearances = [[below.clearance(above) for above in extents] for below in extents]
+    clearances = np.array([[_clearance(below, above) for above in extents] for below in extents], np.int64)
     least = least_words(extents)
     best: Packing | None = None
     for key in orders:
@@ -62,28 +67,20 @@ def least_words(extents: Sequence[Extent]) -> int:
     return int(total.max(initial=0))
 
 
-def _place(extents: Sequence[Extent], order: Sequence[int], clearances: Sequence[Sequence[int | None]]) -> Packing:
-    placed: dict[int, int] = {}
+def _clearance(below: Extent, above: Extent) -> int:
+    clearance = below.clearance(above)
+    return NEVER if clearance is None else clearance
+
+
+def _place(extents: Sequence[Extent], order: Sequence[int], clearances: NDArray[np.int64]) -> Packing:
+    starts = np.full(len(extents), -1, np.int64)
     for index in order:
-        others = [other for other in placed if clearances[index][other] is not None]
-        candidates = {0}
-        for other in others:
-            candidates |= {placed[other] + _known(clearances[other][index])}
-            candidates |= {placed[other] - _known(clearances[index][other])}
-        placed[index] = min(
-            start
-            for start in candidates
-            if start >= 0
-            and all(
-                start >= placed[other] + _known(clearances[other][index])
-                or placed[other] >= start + _known(clearances[index][other])
-                for other in others
-            )
-        )
-    height = max((placed[index] + extents[index].words for index in placed), default=0)
-    return Packing({extents[index].storage: start for index, start in placed.items()}, height)
-
-
-def _known(clearance: int | None) -> int:
-    assert clearance is not None
-    return clearance
+        others = np.flatnonzero((starts >= 0) & (clearances[index] != NEVER))
+        lowest = starts[others] + clearances[others, index]  # above each of the others, or below
+        highest = starts[others] - clearances[index, others]
+        candidates = np.unique(np.concatenate(([0], lowest, highest)))
+        candidates = candidates[candidates >= 0]
+        apart = (candidates[:, None] >= lowest) | (candidates[:, None] <= highest)
+        starts[index] = candidates[apart.all(axis=1).argmax()]
+    height = max((int(starts[index]) + each.words for index, each in enumerate(extents)), default=0)
+    return Packing({each.storage: int(starts[index]) for index, each in enumerate(extents)}, height)

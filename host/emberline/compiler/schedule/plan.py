@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from emberline.arch.architecture import Architecture
 from emberline.compiler.allocate import allocate, place_frame_release
@@ -23,8 +23,8 @@ instructions than loops of them did."""
 
 def plan_schedule(
     steps: Sequence[StepRows], places: Places, architecture: Architecture, supply: Supply | None = None
-) -> Schedule | Needs:
-    """The fastest schedule that is found to fit, with all addresses; or what is needed, the result included."""
+) -> Schedule | Callable[[], Needs]:
+    """The fastest schedule that is found to fit, with all addresses; or what finds out what is needed in all."""
     search = Search(steps, places.frame, places.storages, architecture, supply)
     result_words = sum(storage.words for storage in places.storages if storage.role is Role.RESULT)
     budget = architecture.activation_depth_words - result_words
@@ -38,11 +38,15 @@ def plan_schedule(
             return _with_long_rows(schedule, architecture)
         least_missing = min(least_missing, missing)
         budget = min(budget - missing, budget - budget // 64)
-    needs = search.needs()
-    words = needs.words + result_words
-    if words <= architecture.activation_depth_words:  # each stage alone has room, but not all maps together
-        words = architecture.activation_depth_words + least_missing
-    return Needs(words, needs.layer)
+
+    def needs() -> Needs:
+        found = search.needs()
+        words = found.words + result_words
+        if words <= architecture.activation_depth_words:  # each stage alone has room, but not all maps together
+            words = architecture.activation_depth_words + least_missing
+        return Needs(words, found.layer)
+
+    return needs
 
 
 def _with_long_rows(schedule: Schedule, architecture: Architecture) -> Schedule:

@@ -118,6 +118,11 @@ class Extent:
         """Behind the last operation."""
         return self.first + len(self.low)
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether it occupies the same words all the time."""
+        return bool((self.low == self.low[0]).all() and (self.high == self.high[0]).all())
+
     def clearance(self, above: Extent) -> int | None:
         """Words from this storage's start to that of one that lies above it, at least; None if they never meet."""
         first, end = max(self.first, above.first), min(self.end, above.end)

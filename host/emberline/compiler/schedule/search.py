@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import POINTER_COUNT
 from emberline.compiler.rows import Role, RowOperation, Schedule, Stage, StepRows, Storage
@@ -23,15 +25,19 @@ from emberline.compiler.schedule.frame import plan_frame_rows
 from emberline.compiler.schedule.groups import LAYER_BY_LAYER, Interleaving, interleave
 from emberline.compiler.schedule.packing import pack
 from emberline.compiler.schedule.rings import constant_extent, extent, row_lives
-from emberline.compiler.schedule.supply import Supply, weight_bytes
+from emberline.compiler.schedule.supply import Supply, stored_bits, weight_bytes
+from emberline.compiler.schedule.turns import layer_of, plan_turns
 
 WORTH_WAITING = 0.005
 """Share of a stage's cycles in which its rows may wait before other orders are looked at for speed alone."""
 MARGIN = 3
 """Steps at the beginning or end of a group that would fit alone: so many never help the others."""
 BANDS = (1, 2, 4, 8, 16, 32)
+LAYERS_IN_TURNS = 6
+"""Layers of the longest stage in turns: two fire modules."""
 WORD_PRICES = (0.05, 1.0, 8.0, 64.0)
-"""Cycles that a program word may cost, tried in turn until the program fits."""
+"""Cycles that a program word may cost, tried in turn until the program fits. In a page it costs no more than the cycles
+in which it comes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +51,7 @@ class Candidate:
         decides: the layer during which most memory is in use.
         walking, waiting: cycles; saved: those that the rows take less than one by one; program_words: about.
         weight_bytes: that must be in the weight memory at once; fetched_bytes: that a frame fetches for it.
+        kept: in turns, the steps whose weights stay meanwhile; None: not in turns, all of them do.
     """
 
     first: int
@@ -61,6 +68,7 @@ class Candidate:
     program_words: int
     weight_bytes: int
     fetched_bytes: int
+    kept: frozenset[int] | None
 
     def stalled(self, supply: Supply, once_bytes: int) -> float:
         """The price of the weights in cycles, about.
@@ -103,6 +111,7 @@ class Search:
         self.supply = supply
         self.users = _users(steps)
         self.weights = [weight_bytes(step, architecture) for step in steps] if supply else [0] * len(steps)
+        self.pointers = [pointer_count([step]) for step in steps]
         self.walks = [self.costs.walking(step.operations) for step in steps]
         self._frame_pointers = {
             (step.step, role)
@@ -111,8 +120,10 @@ class Search:
             for role, access in operation.accesses
             if access.storage is frame
         }
+        self._bits: dict[int, float] = {}
         self._singles: dict[int, Candidate] = {}
-        self._groups: dict[tuple[int, int, Interleaving, bool], Candidate] = {}
+        self._groups: dict[tuple[int, int, Interleaving, bool], Candidate | None] = {}
+        self._alive = self._words_between()
 
     def words(self, candidate: Candidate) -> int:
         """Activation words that a candidate needs beside the result."""
@@ -127,7 +138,8 @@ class Search:
         """
         candidates = list(self._candidates(available_words))
         schedule = None
-        for price in WORD_PRICES:
+        pages = self.architecture.weight_word_cycles if self.architecture.fetches_from_flash else WORD_PRICES[-1]
+        for price in (each for each in WORD_PRICES if each <= max(1, pages)):
             chain = self._cheapest(candidates, price)
             if chain is None:
                 return None
@@ -177,60 +189,114 @@ class Search:
             if fits[first] or not available_words:
                 yield single
                 yield from self._in_pairs(single, available_words)
+            if 0 < available_words < self._alive[first]:
+                continue
             for end in range(first + 2, len(self.steps) + 1):
                 if all(fits[end - MARGIN : end]) and end - first > MARGIN and not all(fits[first:end]):
                     break
                 if all(fits[first : first + MARGIN]) and not all(fits[first:end]):
                     break
-                if pointer_count(self.steps[first:end]) > self._pointers(first, end):
-                    break
+                if self._goes_in_turns(first, end):
+                    if (all(fits[first:end]) and end - first >= MARGIN) or self._is_too_long(first, end):
+                        break
+                    if all(fits[first:end]):
+                        continue
+                if 0 < available_words < self._alive[end]:
+                    continue
                 waits = sum(each.waiting for each in singles[first:end])
                 walk = sum(self.walks[first:end])
                 if not all(fits[first:end]) or waits > WORTH_WAITING * walk:
                     yield from self._interleavings(first, end, available_words, walk)
 
+    def _words_between(self) -> list[int]:
+        """The words of the rows that have been written and will be read between two steps, in every schedule."""
+        operations = [operation for step in self.steps for operation in step.operations]
+        lives = row_lives(operations)
+        places, position = [], 0
+        for step in self.steps:
+            places.append(position)
+            position += sum(1 for _ in step.operations)
+        words = np.zeros(len(self.steps) + 1, np.int64)
+        for storage, life in lives.items():
+            born, dies = np.searchsorted(places, life.born, "right"), np.searchsorted(places, life.dies, "right")
+            for first, last in zip(born, dies, strict=True):
+                words[first:last] += storage.row_words
+        return [int(each) for each in words]
+
+    def _is_too_long(self, first: int, end: int) -> bool:
+        """Whether steps ``first`` to ``end``, and all with more behind them, are no stage in turns."""
+        layers = {layer_of(step) for step in self.steps[first:end]}
+        return self.supply is None or len(layers) > LAYERS_IN_TURNS
+
     def _pointers(self, first: int, end: int) -> int:
         """Pointers for steps ``first`` to ``end``: those to the frame stay with the steps that have them."""
         return POINTER_COUNT - sum(not first <= step < end for step, _ in self._frame_pointers)
 
-    def _weights(self, first: int, end: int, how: Interleaving) -> tuple[int, int]:
-        """Weight bytes that must be there at once, and that a frame fetches.
-
-        If those of all steps do not fit, they come once for each band; two steps' must fit then.
-        """
-        total = sum(self.weights[first:end])
-        if self.supply is None or total <= self.supply.bytes_available or not how.band:
-            return total, total
-        rows = min(
-            (len(step.rows) // step.rows_per_target for step in self.steps[first:end] if len(step.rows) > 1), default=1
-        )
-        pairs = zip(self.weights[first:end], self.weights[first + 1 : end], strict=False)
-        return max(a + b for a, b in pairs), total * -(-rows // how.band)
+    def _goes_in_turns(self, first: int, end: int) -> bool:
+        """Whether there are too many pointers, or weights, for the rows of all steps at once."""
+        available = 0 if self.supply is None else self.supply.bytes_available
+        return sum(self.pointers[first:end]) > self._pointers(first, end) or sum(self.weights[first:end]) > available
 
     def _interleavings(self, first: int, end: int, available_words: int, walk: int) -> Iterator[Candidate]:
         """From the order that needs least memory on, until one waits so little that more memory cannot help."""
+        if self._goes_in_turns(first, end):
+            yield from self._longest_turns(first, end, available_words)
+            return
         hows = [Interleaving(0), Interleaving(0, apart=True)]
         hows += [Interleaving(band, apart) for band in BANDS for apart in (False, True)]
-        if self.supply is not None and sum(self.weights[first:end]) > self.supply.bytes_available:
-            hows = [Interleaving(band) for band in BANDS]
-            if self._weights(first, end, hows[0])[0] > self.supply.bytes_available:
-                return
         for number, how in enumerate(hows):
             candidate = self._group(first, end, how)
+            if candidate is None:
+                return
             fits = self.words(candidate) <= available_words
             if fits or (not available_words and number == 0):
                 yield candidate
                 yield from self._in_pairs(candidate, available_words)
-            patient = candidate.waiting <= WORTH_WAITING * walk and candidate.weight_bytes == candidate.fetched_bytes
-            if (not fits and number != 1) or patient:
+            if (not fits and number != 1) or candidate.waiting <= WORTH_WAITING * walk:
                 return
+
+    def _longest_turns(self, first: int, end: int, available_words: int) -> Iterator[Candidate]:
+        """The order with the fewest bands that fits: it waits least and fetches least. Layers are not divided."""
+        if any(self._divides_layer(place) for place in (first, end)):
+            return
+        rows = min(
+            (int(len(step.rows) // step.rows_per_target) for step in self.steps[first:end] if len(step.rows) > 1),
+            default=1,
+        )
+        bands = sorted({-(-rows // count) for count in range(2, rows + 1)})
+        best, low, high = None, 0, len(bands)
+        while low < high:
+            middle = (low + high) // 2 if best or low else 0
+            candidate = self._group(first, end, Interleaving(bands[middle]))
+            if candidate is None:
+                return
+            if self.words(candidate) <= available_words:
+                best, low = candidate, middle + 1
+            elif middle == 0:
+                best = None if available_words else candidate
+                break
+            else:
+                high = middle
+        if best is not None:
+            yield best
+            yield from self._in_pairs(best, available_words)
+
+    def _divides_layer(self, place: int) -> bool:
+        """Whether pieces of a layer, each perhaps with its mean, lie on both sides of a step's beginning."""
+        before = {layer_of(step) for step in self.steps[max(0, place - 2) : place]}
+        return place < len(self.steps) and layer_of(self.steps[place]) in before
+
+    def _stored_bits(self, index: int) -> float:
+        if index not in self._bits:
+            self._bits[index] = stored_bits(self.steps[index], self.architecture)
+        return self._bits[index]
 
     def _single(self, index: int) -> Candidate:
         if index not in self._singles:
-            self._singles[index] = self._evaluate(index, index + 1, LAYER_BY_LAYER)
+            self._singles[index] = _known(self._evaluate(index, index + 1, LAYER_BY_LAYER))
         return self._singles[index]
 
-    def _group(self, first: int, end: int, how: Interleaving, pairs: bool = False) -> Candidate:
+    def _group(self, first: int, end: int, how: Interleaving, pairs: bool = False) -> Candidate | None:
         key = (first, end, how, pairs)
         if key not in self._groups:
             self._groups[key] = self._evaluate(first, end, how, pairs)
@@ -240,12 +306,21 @@ class Search:
         """The same order with depthwise rows in pairs, where there are some and the memory has room."""
         if any(step.pairs is not None for step in self.steps[candidate.first : candidate.end]):
             found = self._group(candidate.first, candidate.end, candidate.how, pairs=True)
-            if self.words(found) <= available_words:
+            if found is not None and self.words(found) <= available_words:
                 yield found
 
-    def _evaluate(self, first: int, end: int, how: Interleaving, pairs: bool = False) -> Candidate:
+    def _evaluate(self, first: int, end: int, how: Interleaving, pairs: bool = False) -> Candidate | None:
+        """None where the weights of a turn have no room."""
         steps = [step.pairs or step if pairs else step for step in self.steps[first:end]]
         operations = interleave(steps, how)
+        weights = sum(self.weights[first:end])
+        turns = None
+        if self.supply is not None and end > first + 1 and self._goes_in_turns(first, end):
+            sizes = {step.step: self.weights[index] for index, step in enumerate(steps, first)}
+            stored = {step.step: self._stored_bits(index) for index, step in enumerate(steps, first)}
+            turns = plan_turns(operations, sizes, stored, self.supply.bytes_available)
+            if turns is None:
+                return None
         walking = self.costs.walking(operations) if pairs else sum(self.walks[first:end])
         before = [each for each, (begin, _) in self.users.items() if begin < first]
         after = [each for each, (_, last) in self.users.items() if last >= end]
@@ -274,8 +349,10 @@ class Search:
             walking,
             sum(self.walks[first:end]) - walking,
             self.costs.waiting(operations, fences),
-            self.costs.program_words(operations, fences),
-            *self._weights(first, end, how),
+            self.costs.program_words(operations, fences, in_turns=turns is not None),
+            weights if turns is None else turns.weight_bytes,
+            weights if turns is None else turns.fetched_bytes,
+            None if turns is None else turns.kept,
         )
 
     def _frame_rows(self, first: int, end: int, operations: list[RowOperation]) -> int:
@@ -310,7 +387,13 @@ class Search:
             waiting=candidate.waiting,
             weight_bytes=candidate.weight_bytes,
             fetched_bytes=candidate.fetched_bytes,
+            kept=candidate.kept,
         )
+
+
+def _known(candidate: Candidate | None) -> Candidate:
+    assert candidate is not None
+    return candidate
 
 
 def _users(steps: Sequence[StepRows]) -> dict[Storage, tuple[int, int]]:
