@@ -114,15 +114,16 @@ def find_segments(schedule: Schedule, architecture: Architecture) -> tuple[list[
             alone = stage.kept is not None and step not in stage.kept
             members.setdefault((number, step, turn if alone else -1), []).append(index)
             steps.setdefault((number, step), []).append(index)
-    segments = []
+    segments: list[Segment] = []
     owners: dict[int, Segment] = {}
     images: dict[tuple[int, int], tuple[WeightImage, int]] = {}
     for (number, step, turn), indices in sorted(members.items(), key=lambda member: member[1]):
         if (number, step) not in images:  # all turns of a step fetch the same
             images[number, step] = _image([operations[index] for index in steps[number, step]], architecture)
-        stage, lasts = number if turn < 0 else -len(segments) - 1, schedule.stages[number].kept is not None
+        group = number if turn < 0 else -len(segments) - 1
+        lasts = turn < 0 and schedule.stages[number].kept is not None
         layer = operations[indices[0]].layer
-        segments.append(Segment(layer, stage, lasts and turn < 0, indices[0], indices[-1], *images[number, step]))
+        segments.append(Segment(layer, group, lasts, indices[0], indices[-1], *images[number, step]))
         owners |= dict.fromkeys(indices, segments[-1])
     return segments, [owners[index] for index in range(len(operations))]
 
