@@ -15,6 +15,7 @@ from emberline.arch.presets import preset
 from emberline.errors import BuildError
 from emberline.gateware.boards import build as boards
 from emberline.gateware.boards import ecp5_tools
+from emberline.gateware.ecp5.floorplan import multiplier_sites
 from emberline.gateware.machine import accelerator, check_buildable
 
 FOLDER = Path(__file__).resolve().parents[2] / "bitstreams"
@@ -48,6 +49,28 @@ def test_a_plan_sets_the_output_registers_and_the_router() -> None:
     assert ecp5_tools.SCRIPT_AFTER_SYNTH in files["top.ys"] and ecp5_tools.SCRIPT_AFTER_READ in files["top.ys"]
     assert "--router router1" in files["build_top.sh"]
     assert str(FOLDER.parent) not in "".join(files.values())
+
+
+@pytest.mark.parametrize("target", boards.TARGETS)
+def test_every_multiplier_of_the_lanes_has_a_site_of_its_own(target: str) -> None:
+    architecture = preset(target)
+    sites = multiplier_sites(architecture)
+    assert len(set(sites.values())) == len(sites) == architecture.multipliers
+    places = {site.split("/")[0] for site in sites.values()}
+    assert len(places) <= 52 and {"X4", "X119"} <= places
+    assert multiplier_sites(replace(architecture, lanes_in=64, lanes_out=4, requantisers=4)) == {}
+
+
+def test_a_plan_places_the_multipliers_that_the_netlist_has() -> None:
+    machine = replace(preset("ulx3s-85f"), **SMALL)
+    make_platform, make_top = boards.TARGETS["ulx3s-85f"]
+    sites = {f"{boards.LANES}.{name}.primitive": site for name, site in multiplier_sites(machine).items()}
+    files = ecp5_tools.prepare(make_platform(), make_top(machine), 1, sites).files
+    netlist, script = str(files["top.il"]), str(files["top.ys"])
+    for cell, site in sites.items():
+        assert f"module \\top.{cell.removesuffix('.primitive')}" in netlist
+        assert f'setattr -set BEL "{site}" c:{cell}' in script
+    assert f"select -assert-count {len(sites)} t:MULT18X18D a:BEL %i" in script
 
 
 def test_a_board_leads_its_flash_to_the_machine_that_fetches_weights() -> None:

@@ -18,12 +18,16 @@ from emberline.arch.presets import preset
 from emberline.errors import BuildError
 from emberline.gateware.boards import ecp5_tools
 from emberline.gateware.boards.ulx3s_85f import ULX3S_85F_Platform, Ulx3sTop
+from emberline.gateware.ecp5.floorplan import multiplier_sites
 
 TARGETS: dict[str, tuple[Callable[[], LatticeECP5Platform], Callable[[Architecture], wiring.Component]]] = {
     "ulx3s-85f": (ULX3S_85F_Platform, Ulx3sTop),
     "ulx3s-85f-flash": (ULX3S_85F_Platform, Ulx3sTop),
 }
 """Platform and top level of each board; the architecture is the preset of the same name."""
+
+LANES = "top.accelerator"
+"""The cell that has the lanes in it."""
 
 RESOURCES = {
     "TRELLIS_COMB": "lut4",
@@ -88,7 +92,8 @@ def build(
         raise BuildError(f"no board is called '{target}'; there are {', '.join(TARGETS)}")
     make_platform, make_top = TARGETS[target]
     architecture = architecture or preset(target)
-    plan = ecp5_tools.prepare(make_platform(), make_top(architecture), seed)
+    sites = {f"{LANES}.{name}.primitive": site for name, site in multiplier_sites(architecture).items()}
+    plan = ecp5_tools.prepare(make_platform(), make_top(architecture), seed, sites)
     routed = ecp5_tools.route(plan)
     report = _report(target, seed, architecture, routed)
     if report.achieved_mhz < report.clock_mhz and not allow_timing_failure:

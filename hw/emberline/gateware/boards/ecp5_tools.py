@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from amaranth.build.run import BuildPlan
@@ -59,8 +61,12 @@ def tool_versions() -> dict[str, str]:
     return versions
 
 
-def prepare(platform: LatticeECP5Platform, top: wiring.Component, seed: int) -> BuildPlan:
+def prepare(
+    platform: LatticeECP5Platform, top: wiring.Component, seed: int, sites: Mapping[str, str] = MappingProxyType({})
+) -> BuildPlan:
     """What the tools will be given. Nothing in it depends on where or when.
+
+    ``sites``: of multipliers, by the names of their cells.
 
     The electrostatic placer: behind the analytical one nets are a fifth longer here. The first router: it takes twice
     the time of the second, which leaves single wires of eight nanoseconds.
@@ -72,8 +78,16 @@ def prepare(platform: LatticeECP5Platform, top: wiring.Component, seed: int) -> 
         emit_src=False,
         nextpnr_opts=options,
         script_after_read=SCRIPT_AFTER_READ,
-        script_after_synth=SCRIPT_AFTER_SYNTH,
+        script_after_synth="\n".join([SCRIPT_AFTER_SYNTH, *_place(sites)]),
     )
+
+
+def _place(sites: Mapping[str, str]) -> Iterator[str]:
+    """Yosys' commands that give cells their sites, all of them."""
+    for cell, site in sites.items():
+        yield f'setattr -set BEL "{site}" c:{cell}'
+    if sites:
+        yield f"select -assert-count {len(sites)} t:MULT18X18D a:BEL %i"
 
 
 def route(plan: BuildPlan) -> Routed:
