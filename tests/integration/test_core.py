@@ -56,11 +56,11 @@ def test_random_networks_are_exact_in_every_output_and_every_cycle(shape, tmp_pa
     check_jobs(SHAPES[shape], graphs, jobs, tmp_path)
 
 
-def check_jobs(architecture, graphs, jobs, folder, *, hiding=False):
+def check_jobs(architecture, graphs, jobs, folder, *, hiding=0.0):
     """Every output and every cycle of the jobs' frames.
 
-    With ``hiding``, waiting for the frame may hide another wait, for a row to be written: then a frame takes no more
-    cycles than are predicted and stalled, and three of four still take exactly these.
+    In a share ``hiding`` of the frames waiting for the frame may hide another wait, for a row to be written or for
+    weights: then a frame takes no more cycles than are predicted and stalled. The others take exactly these.
     """
     results = run_core(architecture, jobs, folder)
     for graph, job, frames in zip(graphs, jobs, results, strict=True):
@@ -72,13 +72,12 @@ def check_jobs(architecture, graphs, jobs, folder, *, hiding=False):
                 assert result.cycles - result.stall_cycles <= job.program.predicted_cycles <= result.cycles
             else:
                 assert result.cycles - result.stall_cycles == job.program.predicted_cycles, f"seed {job.seed}"
-    if hiding:
-        exact = [
-            result.cycles - result.stall_cycles == job.program.predicted_cycles
-            for job, frames in zip(jobs, results, strict=True)
-            for result in frames
-        ]
-        assert sum(exact) >= 0.75 * len(exact)
+    exact = [
+        result.cycles - result.stall_cycles == job.program.predicted_cycles
+        for job, frames in zip(jobs, results, strict=True)
+        for result in frames
+    ]
+    assert sum(exact) >= (1 - hiding) * len(exact)
 
 
 def test_maxima_that_combine_without_a_fence_are_exact_in_every_output_and_every_cycle(tmp_path):
@@ -195,7 +194,7 @@ def test_fused_networks_are_exact_in_every_output_and_every_cycle(shape, tmp_pat
             jobs.append(Job(program, random_frames(rng, graph, FRAMES), seed=seed))
             graphs.append(graph)
     assert len(graphs) >= 16
-    check_jobs(SHAPES[shape], graphs, jobs, tmp_path, hiding=True)
+    check_jobs(SHAPES[shape], graphs, jobs, tmp_path, hiding=0.25)
 
 
 def fetching_jobs(shape, count, pace=16, **changes):
@@ -246,7 +245,7 @@ def test_stages_in_turns_are_exact_in_every_output_and_every_cycle(shape, weight
         frames = random_frames(rng, graphs[-1], FRAMES)
         jobs.append(Job(replace(program, architecture=architecture), frames, seed=seed))
     assert any(job.program.fetched_bytes > len(job.program.stream) for job in jobs)
-    check_jobs(architecture, graphs, jobs, tmp_path)
+    check_jobs(architecture, graphs, jobs, tmp_path, hiding=0.5)
 
 
 @pytest.mark.parametrize("depth", [1024, 128])
