@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 WORD_WIDTH = 32
+WORD_BYTES = WORD_WIDTH // 8
 """Bits in one word of a program or a packet field."""
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.layout import WORD_BYTES
 from emberline.arch.packets import PAYLOAD_CHECK_BYTES, PREFIX_BYTES, SUPPLY_PIECE_WORDS
 
-WORD_BYTES = 4
 LINE_BITS = 10
 """Of a byte on a serial line, start and stop bit included."""
 PACKET_BYTES = 2 * PREFIX_BYTES + PAYLOAD_CHECK_BYTES

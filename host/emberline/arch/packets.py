@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emberline.arch.architecture import PROGRAM_FIELDS, WEIGHT_SOURCES, Architecture
-from emberline.arch.layout import WORD_WIDTH, Field, Layout
+from emberline.arch.layout import WORD_BYTES, Field, Layout
 
 PROTOCOL_VERSION = 1
 """Changes whenever an older host or board would misunderstand; every request carries it."""
@@ -284,7 +284,7 @@ def to_bytes(layout: Layout, values: Mapping[str, int]) -> bytes:
 
 def from_bytes(layout: Layout, data: bytes) -> dict[str, int]:
     """The record at the start of ``data``; ``ValueError`` if it is shorter than that."""
-    size = layout.word_count * (WORD_WIDTH // 8)
+    size = layout.word_count * WORD_BYTES
     if len(data) < size:
         raise ValueError(f"{layout.name} needs {size} bytes, not {len(data)}")
     return layout.unpack(list(struct.unpack_from(f"<{layout.word_count}I", data)))

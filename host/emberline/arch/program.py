@@ -183,7 +183,7 @@ class Program:
 
     @property
     def resident_instructions(self) -> tuple[int, ...]:
-        """What the instruction memory holds, from word 0 on, before the program is started."""
+        """What the instruction memory holds, from word 0 on, before the program is started: all, or the first page."""
         return self.instructions[: self.pages[0].words] if self.stream else self.instructions
 
     @cached_property

@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING, TypeVar
 
+from emberline.arch.layout import WORD_BYTES
 from emberline.arch.presets import PRESETS
 from emberline.cli import console
 from emberline.errors import CompileError, EmberlineError
@@ -34,7 +35,7 @@ def weight_place(text: str) -> WeightPlace:
 
 def with_flash(architecture: Architecture, rate: float) -> Architecture:
     """The machine with a flash that gives so many megabytes a second, not more."""
-    cycles = ceil(4 * architecture.clock_hz / (rate * 1e6)) if rate > 0 else 0
+    cycles = ceil(WORD_BYTES * architecture.clock_hz / (rate * 1e6)) if rate > 0 else 0
     if not 1 <= cycles <= 1024:
         raise EmberlineError(f"--flash-rate of {rate:g} MB/s is impossible at {architecture.clock_hz / 1e6:g} MHz")
     return replace(architecture, weight_source="flash", weight_word_cycles=cycles)
@@ -43,7 +44,7 @@ def with_flash(architecture: Architecture, rate: float) -> Architecture:
 def weight_megabytes_per_second(architecture: Architecture) -> float | None:
     """At which weights come, stored as they are; ``None`` where none do."""
     cycles = architecture.weight_word_cycles
-    return 4 * architecture.clock_hz / cycles / 1e6 if cycles else None
+    return WORD_BYTES * architecture.clock_hz / cycles / 1e6 if cycles else None
 
 
 def with_flash_source(architecture: Architecture, rate: float | None = None) -> Architecture:

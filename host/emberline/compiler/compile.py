@@ -11,6 +11,7 @@ from typing import Any
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.flash import FLASH_OFFSET
+from emberline.arch.layout import WORD_BYTES
 from emberline.arch.program import HostLayer, InputMap, LayerReport, MapInfo, OutputMap, Program, Region
 from emberline.arch.timing import Spent, predict
 from emberline.compiler.checks import check_graph, kib, refuse
@@ -223,7 +224,7 @@ def _try_plan(
     placed = place_weights(plan, architecture, 0)
     cycles = predict(architecture, emit_plan(plan, placed, architecture).words).cycles
     again = sum(load.fields["length"] for loads in placed.loads.values() for load in loads) - len(placed.stream)
-    return _Trial(cycles + again * architecture.weight_word_cycles // 4, plan, parts, paired)
+    return _Trial(cycles + again * architecture.weight_word_cycles // WORD_BYTES, plan, parts, paired)
 
 
 def measure_supply(graph: Graph, architecture: Architecture) -> Supply:

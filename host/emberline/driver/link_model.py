@@ -6,6 +6,7 @@ from typing import Protocol
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.framing import Packet, PacketEnd, PacketReader, encode_response
+from emberline.arch.layout import WORD_BYTES
 from emberline.arch.packets import (
     IDENTITY,
     PROTOCOL_VERSION,
@@ -19,7 +20,6 @@ from emberline.arch.packets import (
     to_bytes,
 )
 
-WORD_BYTES = 4
 COUNT_MASK = 0xFFFF
 POSITION_MASK = 0xFFFF_FFFF
 WRITES = (RequestType.WRITE_PROGRAM, RequestType.WRITE_WEIGHTS)

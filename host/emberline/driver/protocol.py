@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 
 from emberline.arch.framing import Packet, PacketEnd, PacketReader, encode_request
-from emberline.arch.layout import Layout
+from emberline.arch.layout import WORD_BYTES, Layout
 from emberline.arch.packets import (
     CODES,
     IDENTITY,
@@ -22,7 +22,6 @@ from emberline.arch.packets import (
 from emberline.driver.transport import Transport
 from emberline.errors import DeviceError
 
-WORD_BYTES = 4
 ROW_COUNT_MASK = 0xFFFF
 POSITION_MASK = 0xFFFF_FFFF
 RETRIED = (ResponseCode.DAMAGED, ResponseCode.TRUNCATED)

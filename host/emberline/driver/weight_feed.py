@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.layout import WORD_BYTES
 from emberline.arch.packets import SUPPLY_PIECE_WORDS, ResponseCode
 from emberline.arch.program import Program
-from emberline.driver.protocol import WORD_BYTES, Link, RequestRefused
+from emberline.driver.protocol import Link, RequestRefused
 
 ROWS_BYTES = 2 * WORD_BYTES * SUPPLY_PIECE_WORDS
 """Rows that are sent at once at most, so that weights never wait long for the link."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from emberline.arch.architecture import Architecture
 from emberline.arch.frame_rows import FrameRows
 from emberline.arch.isa import LOAD_QUEUE, POINTER_COUNT, Fault, Opcode
-from emberline.arch.layout import WORD_WIDTH
+from emberline.arch.layout import WORD_BYTES
 from emberline.arch.listing import Instruction, unroll, validate
 from emberline.arch.pages import Page, pages
 from emberline.arch.timing import PooledRow, combines_in_flight, minimum_idle
@@ -24,7 +24,6 @@ from emberline.model.depthwise_arithmetic import DepthwiseArithmetic
 from emberline.model.flash import Flash, SentWeights, WeightSource, page_words, read_pages
 from emberline.model.row_arithmetic import Fields, RowArithmetic
 
-WORD_BYTES = WORD_WIDTH // 8
 """Of the instruction memory."""
 
 ROWS_IN_FLIGHT = 1

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.isa import PARAMETERS
+from emberline.arch.isa import MAX_PAIR_ROWS, PARAMETERS
 from emberline.gateware import depthwise, multiplier
 from emberline.gateware.lane_control import CHUNK_WIDTH, CONTROL, PRODUCT_LATENCY, WEIGHT_LATENCY, weight_write_layout
 from emberline.gateware.structures import copies, delayed, memory_output, structure, tree_sum
@@ -23,8 +23,8 @@ _PARAMETER_SET = data.StructLayout({"bank": 1, "group": 3})
 LUT_MEMORY_WORDS = 16
 """Words of a LUT memory of ECP5 (Lattice TN1264, *ECP5 Memory Usage Guide*); fewer take as much."""
 
-_HISTORY_WORDS = 8
-"""The last words of earlier columns that a lane keeps: a power of two above ``MAX_PAIR_ROWS``."""
+_HISTORY_WORDS = 1 << MAX_PAIR_ROWS.bit_length()
+"""The last words of earlier columns that a lane keeps: a power of two above the rows of a column."""
 
 _HISTORY_COPIES = 8
 """Registers that steer them, each for its share of a word."""

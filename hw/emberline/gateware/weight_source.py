@@ -10,6 +10,7 @@ from emberline.arch import isa
 from emberline.arch.architecture import Architecture
 from emberline.arch.flash import clock_divider, is_double_rate
 from emberline.arch.isa import Fault
+from emberline.arch.layout import WORD_WIDTH
 from emberline.gateware import weight_loader
 from emberline.gateware.flash.flash_reader import FlashFault, FlashReader
 from emberline.gateware.flash.quad_spi import FlashPins
@@ -41,7 +42,7 @@ class WeightSource(wiring.Component):
         self._architecture = architecture
         memories = {
             "weight": (range(architecture.weight_bytes * 8 // weight_loader.CHUNK_WIDTH), weight_loader.CHUNK_WIDTH),
-            "program": (range(architecture.program_depth_words), weight_loader.CHUNK_WIDTH),
+            "program": (range(architecture.program_depth_words), WORD_WIDTH),
         }
         self._memories = tuple(memories)
         writes = {}

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from emberline.arch.architecture import Architecture
 
 CYCLE_BITS, DONE_BITS, COUNT_BITS = 64, 16, 12
-ITEM_BYTES = 12
+ITEM_BYTES = -(-(CYCLE_BITS + DONE_BITS + COUNT_BITS + 1) // 8)
 
 
 class FrameEvent(NamedTuple):
