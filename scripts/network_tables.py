@@ -19,7 +19,8 @@ from emberline.cli import plot
 from emberline.cli.chart import digest, draw
 from emberline.cli.networks import find_architecture, load_network
 from emberline.cli.report import bench_report
-from emberline.compiler.compile import compile_graph, plan_network
+from emberline.compiler.compile import compile_graph
+from emberline.compiler.network_plan import plan_network
 from emberline.errors import CompileError, ModelError
 from emberline.zoo.synthetic import synthetic_network
 

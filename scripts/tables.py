@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "host"))
 
 import network_tables
 
-from emberline.arch import packets, timing, weight_code
+from emberline.arch import latency, packets, weight_code
 from emberline.arch.isa import ADD, LAYOUTS, PARAMETERS, POOL, Fault, Opcode
 from emberline.arch.layout import WORD_WIDTH, Layout
 from emberline.arch.presets import preset
@@ -80,11 +80,11 @@ def pipeline_table() -> str:
     architecture = preset("ulx3s-85f")
     lines = ["| stage | cycles | since the tap |", "|---|---:|---:|"]
     total = 0
-    for stage, cycles in timing.stages(architecture).items():
+    for stage, cycles in latency.stages(architecture).items():
         total += cycles
         lines.append(f"| {stage} | {cycles} | {total} |")
     lines.append(
-        f"| instead of the last but one, with a residual addition | {timing.addition_latency(architecture)} | |"
+        f"| instead of the last but one, with a residual addition | {latency.addition_latency(architecture)} | |"
     )
     return "\n".join(lines) + "\n"
 
@@ -95,7 +95,7 @@ def tables() -> dict[str, str]:
     layouts |= {f"packets.{layout.name}": layout_table(layout) for layout in packets.LAYOUTS}
     layouts |= {"weight_code.HEADER": layout_table(weight_code.HEADER)}
     layouts |= {"packets.REQUESTS": request_table(), "packets.CODES": code_table()}
-    layouts |= {"timing.PIPELINE": pipeline_table()}
+    layouts |= {"latency.PIPELINE": pipeline_table()}
     return layouts | {"OPCODES": opcode_table(), "FAULTS": fault_table()}
 
 

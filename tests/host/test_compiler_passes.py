@@ -16,10 +16,11 @@ from emberline.arch.architecture import Architecture
 from emberline.arch.isa import FRAME, LOOP_DEPTH, Opcode
 from emberline.arch.listing import decode, encode
 from emberline.compiler.allocate import allocate
-from emberline.compiler.compile import compile_graph, plan_places
+from emberline.compiler.compile import compile_graph
 from emberline.compiler.division import divide_by
 from emberline.compiler.loops import Token, fold
 from emberline.compiler.lower import lower
+from emberline.compiler.network_plan import plan_places
 from emberline.compiler.rounding import plan_scaling, sum_range
 from emberline.compiler.rows import Layout, Parameters, Role, Schedule
 from emberline.compiler.schedule.rings import row_lives

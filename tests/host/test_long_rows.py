@@ -14,8 +14,9 @@ from random_graphs import BLOCKS, Limits, graphs, random_frames
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.presets import preset
-from emberline.compiler.compile import NetworkPlan, compile_graph, compile_plan, place_weights, plan_network
+from emberline.compiler.compile import compile_graph, compile_plan
 from emberline.compiler.long_rows import can_join, continues, join
+from emberline.compiler.network_plan import NetworkPlan, place_weights, plan_network
 from emberline.compiler.rows import Access, RowOperation, Schedule
 from emberline.compiler.schedule import plan as planning
 from emberline.errors import CompileError

@@ -16,8 +16,9 @@ from emberline.arch.pages import pages
 from emberline.arch.program import Program
 from emberline.arch.timing import predict
 from emberline.cli.report import compile_report
-from emberline.compiler.compile import WeightPlace, compile_graph
+from emberline.compiler.compile import compile_graph
 from emberline.compiler.loops import Loop, Token
+from emberline.compiler.network_plan import WeightPlace
 from emberline.compiler.pages import make_pages
 from emberline.errors import CompileError, EmulationError, ProgramError
 from emberline.model.emulator import Emulator

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from random_graphs import ARRANGING, BLOCKS, Limits, graphs, random_frames
 
 from emberline.arch.architecture import Architecture
-from emberline.compiler.compile import WeightPlace, compile_graph, plan_network, plan_places
+from emberline.compiler.compile import compile_graph
 from emberline.compiler.cuts import cut_channels
 from emberline.compiler.legalise import legalise
 from emberline.compiler.lower import lower
+from emberline.compiler.network_plan import WeightPlace, plan_network, plan_places
 from emberline.compiler.rows import RowOperation, StepRows, Storage
 from emberline.compiler.schedule.groups import Interleaving, interleave
 from emberline.compiler.schedule.rings import row_lives, rows_read, rows_written

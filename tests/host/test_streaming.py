@@ -13,8 +13,9 @@ from emberline.arch.isa import LOAD_QUEUE, NO_WAIT, Opcode
 from emberline.arch.listing import encode
 from emberline.arch.program import Program
 from emberline.arch.timing import predict
-from emberline.compiler.compile import WeightPlace, compile_graph
+from emberline.compiler.compile import compile_graph
 from emberline.compiler.fetch import Fetcher, Part
+from emberline.compiler.network_plan import WeightPlace
 from emberline.compiler.streaming import WeightsDoNotFitError
 from emberline.errors import CompileError, ProgramError
 

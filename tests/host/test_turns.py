@@ -10,7 +10,7 @@ from fetched import MACHINE, equal_to_model, fires, least_memory
 from random_graphs import random_frames
 
 from emberline.arch.timing import predict
-from emberline.compiler.compile import WeightPlace, plan_network
+from emberline.compiler.network_plan import WeightPlace, plan_network
 from emberline.compiler.rows import RowOperation
 from emberline.compiler.schedule.turns import plan_turns
 

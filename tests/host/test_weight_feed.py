@@ -20,7 +20,8 @@ from emberline.arch.listing import decode
 from emberline.arch.packets import SUPPLY_PIECE_WORDS, SUPPLY_WORDS, RequestType, identity, identity_fields
 from emberline.arch.presets import preset
 from emberline.arch.program import Program
-from emberline.compiler.compile import WeightPlace, compile_graph
+from emberline.compiler.compile import compile_graph
+from emberline.compiler.network_plan import WeightPlace
 from emberline.driver.device import Device
 from emberline.driver.emulated_board import EmulatedBoard, EmulatedMachine
 from emberline.driver.protocol import LinkSettings

@@ -18,8 +18,9 @@ from emberline.arch.isa import Opcode
 from emberline.arch.listing import decode, validate
 from emberline.arch.presets import preset
 from emberline.compiler import fetch
-from emberline.compiler.compile import WeightPlace, compile_graph
+from emberline.compiler.compile import compile_graph
 from emberline.compiler.frontends.tflite_reader import read_tflite
+from emberline.compiler.network_plan import WeightPlace
 from emberline.errors import CompileError
 from emberline.model.graph import Select, Upsample
 from emberline.model.network import run

@@ -16,7 +16,8 @@ from emberline.arch.isa import Fault, Opcode
 from emberline.arch.listing import decode
 from emberline.arch.packets import PAYLOAD_LIMIT
 from emberline.arch.program import Program
-from emberline.compiler.compile import WeightPlace, compile_graph
+from emberline.compiler.compile import compile_graph
+from emberline.compiler.network_plan import WeightPlace
 from emberline.driver.device import Device
 from emberline.driver.protocol import LinkSettings
 from emberline.driver.targets import Target

@@ -13,7 +13,8 @@ from random_graphs import Limits, random_frames, random_graph
 from emberline.arch.architecture import Architecture
 from emberline.arch.presets import preset
 from emberline.cli.stored_maps import MapChecker, StoredMaps, run_checked, stored_map
-from emberline.compiler.compile import WeightPlace, compile_plan, plan_network
+from emberline.compiler.compile import compile_plan
+from emberline.compiler.network_plan import WeightPlace, plan_network
 from emberline.driver.device import Device
 from emberline.driver.protocol import LinkSettings
 from emberline.driver.targets import Target

@@ -12,7 +12,8 @@ from random_graphs import Limits
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.program import Program
-from emberline.compiler.compile import WeightPlace, compile_graph
+from emberline.compiler.compile import compile_graph
+from emberline.compiler.network_plan import WeightPlace
 from emberline.errors import CompileError, EmulationError
 from emberline.model.emulator import Emulator
 from emberline.model.graph import Graph

@@ -13,7 +13,8 @@ from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Opcode
 from emberline.arch.listing import decode, encode
 from emberline.arch.program import Program
-from emberline.compiler.compile import WeightPlace, compile_graph
+from emberline.compiler.compile import compile_graph
+from emberline.compiler.network_plan import WeightPlace
 from emberline.model import network
 from emberline.model.graph import Graph
 

@@ -9,15 +9,21 @@ from amaranth.sim import Simulator
 from emberline.arch.architecture import Architecture
 from emberline.arch.frame_rows import FrameRows
 from emberline.gateware.frame_writer import FrameWriter
+from emberline.gateware.pixel_pieces import PIECE_BYTES
 
-MACHINE = Architecture("test", 8, 4, activation_depth_words=1024, weight_depth_words=16)
-LANES, GROUPS = MACHINE.lanes_in, MACHINE.groups_per_word
+MACHINES = tuple(
+    Architecture("test", lanes, 4, activation_depth_words=8192, weight_depth_words=16) for lanes in (4, 8, 16)
+)
 
 
-def random_settings(rng: np.random.Generator) -> dict[str, int]:
+def random_settings(rng: np.random.Generator, machine: Architecture) -> dict[str, int]:
     """A FRAME of a small frame with windows of up to 4 x 4 pixels; all that a stored row needs is inside or zero."""
     f = {name: int(rng.integers(1, 5)) for name in ("kernel_rows", "kernel_columns", "row_stride", "column_stride")}
-    f |= {"channels": int(rng.integers(1, 4)), "rows": int(rng.integers(1, 7)), "columns": int(rng.integers(1, 7))}
+    f |= {
+        "channels": int(rng.choice([1, 2, 3, 4, 5, 8, 9])),
+        "rows": int(rng.integers(1, 7)),
+        "columns": int(rng.integers(1, 7)),
+    }
     f |= {
         "pad_rows": int(rng.integers(0, 3)),
         "pad_columns": int(rng.integers(0, 3)),
@@ -29,12 +35,13 @@ def random_settings(rng: np.random.Generator) -> dict[str, int]:
     f["kernel_row_bytes"] = f["kernel_columns"] * f["channels"]
     f["column_stride_bytes"] = f["column_stride"] * f["channels"]
     f["row_stride_bytes"] = f["row_stride"] * f["kernel_row_bytes"]
-    f["pixel_words"] = -(-f["kernel_rows"] * f["kernel_row_bytes"] // LANES) + int(rng.integers(0, 2))
+    f["pixel_words"] = -(-f["kernel_rows"] * f["kernel_row_bytes"] // machine.lanes_in) + int(rng.integers(0, 2))
     f["row_words"] = f["stored_columns"] * f["pixel_words"]
     f["held_rows"] = int(rng.integers(1, 2 * f["rows"] + 1))
     ring_rows = FrameRows.of(f).ring_rows(f["held_rows"])
     start = int(rng.integers(0, 5))
-    return f | {"start": start * GROUPS, "end": (start + ring_rows * f["row_words"]) * GROUPS}
+    groups = machine.groups_per_word
+    return f | {"start": start * groups, "end": (start + ring_rows * f["row_words"]) * groups}
 
 
 def stored_row(f: dict[str, int], frame: np.ndarray, stored: int) -> np.ndarray:
@@ -53,10 +60,11 @@ class Bench:
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
-        self.f = random_settings(self.rng)
+        self.machine = MACHINES[seed % len(MACHINES)]
+        self.f = random_settings(self.rng, self.machine)
         self.geometry = FrameRows.of(self.f)
-        self.dut = FrameWriter(MACHINE)
-        self.memory = np.zeros((MACHINE.activation_depth_words, LANES), np.uint8)
+        self.dut = FrameWriter(self.machine)
+        self.memory = np.zeros((self.machine.activation_depth_words, self.machine.lanes_in), np.uint8)
         shape = (3, self.f["rows"], self.f["columns"], self.f["channels"])
         self.frames = self.rng.integers(-128, 128, shape, dtype=np.int8)
         self.committed = self.released = self.checked = 0
@@ -122,14 +130,23 @@ class Bench:
         while True:
             ctx.set(dut.i_ready, int(self.rng.random() < self.density[1]))
             sampled = await ctx.tick().sample(
-                dut.o_valid, dut.i_ready, dut.o_address, dut.o_lane, dut.o_byte, dut.o_committed, dut.o_committed_count
+                dut.o_valid,
+                dut.i_ready,
+                dut.o_address,
+                dut.o_enable,
+                dut.o_bytes.as_value(),
+                dut.o_committed,
+                dut.o_committed_count,
             )
-            valid, ready, address, lane, byte, committed, count = sampled[2:]
-            assert held is None or (valid and (address, lane, byte) == held)
-            held = (address, lane, byte) if valid and not ready else None
+            valid, ready, *request, committed, count = sampled[2:]
+            assert held is None or (valid and request == held)
+            held = request if valid and not ready else None
             if valid and ready:
-                assert self.f["start"] <= address * GROUPS < self.f["end"]
-                self.memory[address, lane] = byte
+                address, enable, piece = request
+                assert self.f["start"] <= address * self.machine.groups_per_word < self.f["end"]
+                for lane in range(self.machine.lanes_in):
+                    if enable >> lane & 1:
+                        self.memory[address, lane] = piece >> 8 * (lane % PIECE_BYTES) & 0xFF
             if committed:
                 assert not valid
                 self.committed += count
@@ -137,7 +154,7 @@ class Bench:
     async def program(self, ctx) -> None:  # type: ignore[no-untyped-def]
         f = self.f
         frames, rows = len(self.frames), f["rows"]
-        ring_rows = (f["end"] - f["start"]) // (f["row_words"] * GROUPS)
+        ring_rows = (f["end"] - f["start"]) // (f["row_words"] * self.machine.groups_per_word)
         for row in range(frames * rows):  # rows are released one by one, when what begins with them has been read
             frame, inside = divmod(row, rows)
             begun = self.geometry.begun(inside)
@@ -146,7 +163,7 @@ class Bench:
                 needed = frame * rows + self.geometry.last_row(stored) + 1
                 while self.committed < needed:
                     await ctx.tick()
-                first = f["start"] // GROUPS + self.checked % ring_rows * f["row_words"]
+                first = f["start"] // self.machine.groups_per_word + self.checked % ring_rows * f["row_words"]
                 pixels = self.memory[first : first + f["row_words"]].reshape(f["stored_columns"], -1).view(np.int8)
                 expected = stored_row(f, self.frames[frame], stored)
                 np.testing.assert_array_equal(pixels[:, : expected.shape[1]], expected)
@@ -174,7 +191,7 @@ def test_stored_rows_are_the_windows_of_the_frame(start: int) -> None:
         if not deep_enough(bench):
             bench.f["held_rows"] = 2 * bench.f["rows"]
             ring_rows = bench.geometry.ring_rows(bench.f["held_rows"])
-            bench.f["end"] = bench.f["start"] + ring_rows * bench.f["row_words"] * GROUPS
+            bench.f["end"] = bench.f["start"] + ring_rows * bench.f["row_words"] * bench.machine.groups_per_word
         bench.run()
         assert bench.checked == 3 * bench.f["stored_rows"], f"seed {seed}"
         whole += bench.checked

@@ -8,7 +8,8 @@ import pytest
 from amaranth.sim import Simulator
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.timing import depthwise_tail, row_cycles
+from emberline.arch.latency import depthwise_tail
+from emberline.arch.timing import row_cycles
 from emberline.gateware.row_issuer import COUNTS, RowIssuer
 
 ROW = {"kernel_rows": 4, "kernel_columns": 1, "channel_words": 1, "columns": 5, "groups": 2, "idle": 0, "lead": 0}

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from emberline.arch import isa, timing
+from emberline.arch import isa, latency, timing
 from emberline.arch.architecture import Architecture
+from emberline.arch.pooled_row import PooledRow, combines_in_flight
 from emberline.arch.presets import PRESETS
 from emberline.cli.networks import load_network
 from emberline.gateware import accelerator, lane, residual_adder
@@ -16,28 +17,28 @@ from emberline.zoo.synthetic import SYNTHETIC
 
 @pytest.mark.parametrize("architecture", PRESETS.values(), ids=PRESETS)
 def test_latencies_are_the_gatewares(architecture):
-    assert timing.sum_latency(architecture) == lane.sum_latency(architecture)
-    assert timing.addition_latency(architecture) == residual_adder.latency(architecture.lanes_out, architecture.adders)
+    assert latency.sum_latency(architecture) == lane.sum_latency(architecture)
+    assert latency.addition_latency(architecture) == residual_adder.latency(architecture.lanes_out, architecture.adders)
     for add in (False, True):
         for copy in (False, True):
             ours = accelerator.write_latency(architecture, add=add, copy=copy)
-            assert timing.write_latency(architecture, add=add, copy=copy) == ours
+            assert latency.write_latency(architecture, add=add, copy=copy) == ours
     for pair in {False, architecture.pairs_rows}:
         ours = accelerator.write_latency(architecture, copy=pair, depthwise=True)
-        assert timing.write_latency(architecture, copy=pair, depthwise=True) == ours
-    assert timing.depthwise_latency(architecture) == lane.depthwise_latency(architecture)
+        assert latency.write_latency(architecture, copy=pair, depthwise=True) == ours
+    assert latency.depthwise_latency(architecture) == lane.depthwise_latency(architecture)
 
 
 def test_idle_covers_every_bottleneck():
     architecture = replace(PRESETS["ulx3s-85f"], requantisers=4)
-    assert timing.minimum_idle(architecture, taps=9, columns=32, add=False) == 0
-    assert timing.minimum_idle(architecture, taps=1, columns=32, add=False) == 1  # requantisers
-    assert timing.minimum_idle(architecture, taps=2, columns=32, add=True) == 2  # residual adder
-    assert timing.minimum_idle(architecture, taps=4, columns=1, add=False) == 6  # parameter registers
-    assert timing.minimum_idle(architecture, taps=3, columns=32, add=False, depthwise=True) == 1  # a word's results
+    assert latency.minimum_idle(architecture, taps=9, columns=32, add=False) == 0
+    assert latency.minimum_idle(architecture, taps=1, columns=32, add=False) == 1  # requantisers
+    assert latency.minimum_idle(architecture, taps=2, columns=32, add=True) == 2  # residual adder
+    assert latency.minimum_idle(architecture, taps=4, columns=1, add=False) == 6  # parameter registers
+    assert latency.minimum_idle(architecture, taps=3, columns=32, add=False, depthwise=True) == 1  # a word's results
     # The shared port: two writes and a read for each pixel, or for every other one.
-    assert timing.minimum_idle(architecture, 1, 32, add=False, copy=True, combine=True) == 2
-    assert timing.minimum_idle(architecture, 1, 32, add=False, copy=True, combine=True, stride=2) == 1
+    assert latency.minimum_idle(architecture, 1, 32, add=False, copy=True, combine=True) == 2
+    assert latency.minimum_idle(architecture, 1, 32, add=False, copy=True, combine=True, stride=2) == 1
 
 
 @pytest.mark.parametrize("name", ["ember_cifar10", *SYNTHETIC])
@@ -51,35 +52,35 @@ def test_spent_cycles_sum_to_the_predicted_ones(name):
     assert all(layer.spent.total == layer.cycles for layer in program.layers)
 
 
-def row(columns: int, **changes: int) -> timing.PooledRow:
+def row(columns: int, **changes: int) -> PooledRow:
     """A pooled row with nine taps, a window and stride of two."""
-    return timing.PooledRow(9, changes.pop("idle", 0), columns, 1, 1, 2, columns // 2, **{"copy": False, **changes})
+    return PooledRow(9, changes.pop("idle", 0), columns, 1, 1, 2, columns // 2, **{"copy": False, **changes})
 
 
 def test_a_maximum_follows_without_a_fence_where_the_row_is_long():
     architecture = PRESETS["ulx3s-85f"]
-    assert timing.combines_in_flight(architecture, row(64), row(64), copied=False)
-    assert timing.combines_in_flight(architecture, row(64), row(64), copied=True)
+    assert combines_in_flight(architecture, row(64), row(64), copied=False)
+    assert combines_in_flight(architecture, row(64), row(64), copied=True)
     # One stored group: it is written when the row's pipeline is empty, far behind the first read.
-    assert not timing.combines_in_flight(architecture, row(2), row(2), copied=False)
+    assert not combines_in_flight(architecture, row(2), row(2), copied=False)
 
 
 def test_a_maximum_needs_a_fence_where_writes_leave_the_port_no_cycle():
     architecture = PRESETS["ulx3s-85f"]
-    every = timing.PooledRow(1, 0, 200, 1, 0, 1, 200, False)
-    assert not timing.combines_in_flight(architecture, every, every, copied=False)
-    slower = timing.PooledRow(1, 1, 200, 1, 0, 1, 200, False)
-    assert timing.combines_in_flight(architecture, slower, slower, copied=False)
+    every = PooledRow(1, 0, 200, 1, 0, 1, 200, False)
+    assert not combines_in_flight(architecture, every, every, copied=False)
+    slower = PooledRow(1, 1, 200, 1, 0, 1, 200, False)
+    assert combines_in_flight(architecture, slower, slower, copied=False)
 
 
 def test_results_behind_a_depthwise_row_overtake_none():
     slow = Architecture("slow", 16, 4, 64, 64, requantisers=1)
-    assert timing.depthwise_tail(slow) == 9 + 4 * 4 - (1 + 1 + 4 + 9)
+    assert latency.depthwise_tail(slow) == 9 + 4 * 4 - (1 + 1 + 4 + 9)
     for architecture in (*PRESETS.values(), slow):
         share = architecture.lanes_out // architecture.requantisers
-        last = timing.depthwise_latency(architecture) + architecture.lanes_in // architecture.requantisers
-        following = 1 + architecture.parameter_words + share + timing.sum_latency(architecture)
-        assert last <= timing.depthwise_tail(architecture) + following
+        last = latency.depthwise_latency(architecture) + architecture.lanes_in // architecture.requantisers
+        following = 1 + architecture.parameter_words + share + latency.sum_latency(architecture)
+        assert last <= latency.depthwise_tail(architecture) + following
 
 
 PLAIN_ROW = {"add": 0, "pool": 0, "fence": 0, "depthwise": 0, "hold_weight": 0, "idle": 6, "lead": 0} | {

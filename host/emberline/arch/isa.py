@@ -214,7 +214,7 @@ ROW = Layout(
         Field("weight_address", 16, doc="first weight word of group 0"),
         Field("weight_step", 16, doc="weight words from one group to the next"),
         Field("parameter_address", 16, doc="first parameter word of group 0"),
-        Field("idle", 16, doc="cycles without a tap before each target pixel: at least `timing.minimum_idle`"),
+        Field("idle", 16, doc="cycles without a tap before each target pixel: at least `latency.minimum_idle`"),
         Field("lead", 4, doc="columns of padding before the first word of a depthwise ROW, less than `columns`"),
         Field("loads", 4, doc="start when at most so many LOADs of weights before it are not complete; 15: at once"),
     ),

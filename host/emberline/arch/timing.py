@@ -1,19 +1,19 @@
-"""When everything happens: the pipeline's latencies and the cycles that a program takes, exactly.
+"""When everything happens: the cycles that a program takes, exactly.
 
 Nothing in the machine depends on data, so the cycles of a frame follow from its program: rows are walked back to back
 unless a row waits for its fetch, for a fence, or for the row before the last to leave the pipeline.
-`tests/unit/test_timing.py` holds the latencies against the gateware's, `tests/integration` the cycles.
+`tests/integration` holds them against the gateware's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
 
 from emberline.arch import compact_timing, isa
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Opcode
+from emberline.arch.latency import depthwise_tail, write_latency
 
 HEAD_CYCLES = 5
 """From the request of an instruction to its first word: address, memory, its output register, two registers."""
@@ -24,31 +24,6 @@ EXECUTE_CYCLES = 2
 POINTER_CYCLES = 5
 """Resolving the pointers of a ROW: one cycle each, and these until the last is written back."""
 
-_MULTIPLIER = 3
-_PRODUCT = 1 + _MULTIPLIER + 2
-_RESCALER = _MULTIPLIER + 8
-_CLAMP = 5
-_REQUANTISER = 4 + _RESCALER + _CLAMP
-_ISSUE_TO_LANE = 3 + 5 + 1
-_POOLER = 7
-_MEET = 2
-_COMBINER = _MEET + 2
-_MERGE = 1
-_WRITER = 2
-
-_ROW_GAP = 3
-"""Cycles from a ROW's last group to the next one's first, at least: the writer takes its settings in between."""
-
-_TAKEN = _COMBINER + _MERGE + _WRITER
-"""Cycles from a group that was read to its write, at most."""
-
-READ_AHEAD = 8
-"""Groups that the residual reader asks for ahead of the results that they meet."""
-
-_FIRST_READ = 4
-"""Cycles from the hand-over of a ROW to its first request for a residual group."""
-
-
 LOAD_START = 2
 """Cycles from the last of what a LOAD waits for to its start."""
 
@@ -57,184 +32,6 @@ LOADED_ROW = 3
 
 LOADED_JUMP = 2
 """Cycles from the completion of a page's LOAD to the first one in which a JUMP can pass."""
-
-
-def _log2(value: int) -> int:
-    return value.bit_length() - 1
-
-
-def sum_latency(architecture: Architecture) -> int:
-    """Cycles from an activation word at a lane to the accumulator: multiply, fabric register, adder tree, add."""
-    return _PRODUCT + _log2(architecture.lanes_in) + 1
-
-
-def depthwise_latency(architecture: Architecture) -> int:
-    """Cycles from a depthwise tap at a lane to that lane's sum of the word's first group.
-
-    Multiply, fabric register, add along the lanes, accumulate, hand over; not earlier than an ordinary sum. Where a ROW
-    can compute two rows, those of the first wait so long that those of the second, whose lanes come later, follow them.
-    """
-    waits = max(0, architecture.depthwise_columns - _word_share(architecture)) if architecture.pairs_rows else 0
-    return max(_PRODUCT + architecture.depthwise_columns + waits + 2, sum_latency(architecture))
-
-
-def _word_share(architecture: Architecture, pair: bool = False) -> int:
-    """Cycles in which the requantisers take a depthwise word, or those of two rows."""
-    return (1 + pair) * architecture.lanes_in // architecture.requantisers
-
-
-def depthwise_tail(architecture: Architecture, pair: bool = False) -> int:
-    """Cycles for which the lanes wait behind a depthwise ROW, so that no result overtakes its last ones.
-
-    Parameters:
-        pair: the ROW computes two rows.
-    """
-    share = architecture.lanes_out // architecture.requantisers
-    following = 1 + architecture.parameter_words + share + sum_latency(architecture)
-    gap = max(0, _ROW_GAP - share)
-    return max(0, depthwise_latency(architecture) + _word_share(architecture, pair) + gap - following)
-
-
-def addition_latency(architecture: Architecture) -> int:
-    """Cycles of a group in the residual adder."""
-    return 1 + (1 + 5 + 1 + 3) + 1 + _RESCALER + _CLAMP + architecture.lanes_out // architecture.adders
-
-
-def stages(architecture: Architecture) -> dict[str, int]:
-    """The cycles of each stage from a ROW's last tap to the write of its last group, without an addition."""
-    return {
-        "issuer, activation buffer, padding: to the first lane": _ISSUE_TO_LANE,
-        "from lane to lane: to the last one": architecture.lanes_out - 1,
-        "multiply, adder tree, accumulate": sum_latency(architecture),
-        "requantise: queue, multiply, round, clamp": _REQUANTISER,
-        "maximum along the row": _POOLER,
-        "combine with what the target holds": _COMBINER,
-        "a sum or a result: to the writer": _MERGE,
-        "address of the write": _WRITER,
-    }
-
-
-def write_latency(architecture: Architecture, *, add: bool = False, copy: bool = False, depthwise: bool = False) -> int:
-    """Cycles from a ROW's last tap to the write of its last group; a depthwise one with ``copy`` computes two rows."""
-    extra = _MEET + addition_latency(architecture) - _COMBINER if add else 0
-    extra += _parameter_use(architecture, copy) - sum_latency(architecture) if depthwise else copy
-    return sum(stages(architecture).values()) + extra
-
-
-def _parameter_use(architecture: Architecture, pair: bool = False) -> int:
-    """Cycles from a group's last tap at a lane to the last sum that uses its parameters."""
-    if not architecture.depthwise_columns:
-        return sum_latency(architecture)
-    share = architecture.lanes_out // architecture.requantisers
-    return depthwise_latency(architecture) + _word_share(architecture, pair) - share
-
-
-def minimum_idle(
-    architecture: Architecture,
-    taps: int,
-    columns: int,
-    add: bool,
-    copy: bool = False,
-    combine: bool = False,
-    stride: int = 1,
-    depthwise: bool = False,
-) -> int:
-    """The least ``idle`` of a ROW with ``taps`` taps in each of ``columns`` pixels.
-
-    Four things need time from pixel to pixel: a requantiser takes ``lanes_out / requantisers`` cycles for a group, and
-    as many for each group of a depthwise word, or two words' with ``copy``; the residual adder ``lanes_out / adders``;
-    the activation buffer's shared port one for each group that is written, copied, or read to be added or combined,
-    every ``stride`` pixels of a pooled ROW, and a copy always two; and a group's parameters, loaded every other group
-    into the same registers, must outlive the sums on their way, be they of this ROW or of a depthwise one before it.
-    """
-    if architecture.compact:
-        return max(compact_timing.window_cycles(add), compact_timing.pixel_cycles(architecture, add) - taps)
-    if depthwise:  # the requantisers give no more groups than the port takes
-        shortest = _word_share(architecture, copy)
-    elif add:
-        shortest = max(architecture.lanes_out // architecture.adders, 2)
-    else:
-        shortest = max(1 + copy, -(-(1 + copy + combine) // stride))
-    pace = max(taps, architecture.lanes_out // architecture.requantisers, shortest)
-    if depthwise:
-        # Read a cycle before the sum is there, and replaced at the end of the first tap behind the word in between
-        group = _parameter_use(architecture, copy) - 2
-    else:
-        # Behind a depthwise ROW its tail, and the two cycles of the hand-over, count too.
-        rows = (False, True) if architecture.pairs_rows else (False,)
-        behind = max(_parameter_use(architecture, pair) - depthwise_tail(architecture, pair) - 2 for pair in rows)
-        group = max(sum_latency(architecture), behind) - architecture.parameter_words
-    return max(pace, -(-group // columns)) - taps
-
-
-@dataclass(frozen=True)
-class PooledRow:
-    """What the times of a pooled ROW's reads and writes follow from."""
-
-    taps: int
-    idle: int
-    columns: int
-    groups: int
-    pool_first: int
-    pool_stride: int
-    pool_columns: int
-    copy: bool
-
-    def results(self, architecture: Architecture) -> list[int]:
-        """The last tap of every stored group, in cycles after the hand-over: columns innermost."""
-        pace = self.idle + self.taps
-        last = [min(self.pool_first + p * self.pool_stride, self.columns - 1) for p in range(self.pool_columns)]
-        group = architecture.parameter_words + self.columns * pace
-        return [
-            g * group + architecture.parameter_words + (column + 1) * pace
-            for g in range(self.groups)
-            for column in last
-        ]
-
-
-@lru_cache(maxsize=256)
-def combines_in_flight(architecture: Architecture, earlier: PooledRow, later: PooledRow, copied: bool) -> bool:
-    """Whether ``later`` may combine, without a fence, with what ``earlier``, the ROW before it, stores.
-
-    Parameters:
-        earlier, later: rows of equally many groups and stored columns, stored at the same addresses.
-        copied: it is the copy that ``later`` reads, not the target.
-
-    Number the stored groups of a ROW ``n = 0, 1, ...`` as they are written and read. Let a ROW be handed over in cycle
-    ``h``, its group's last tap be at ``h + tap(n)`` (``PooledRow.results``), and ``L = write_latency``.
-
-    - *Written.* The pipeline behind the lanes has no queue, so ``earlier`` writes group ``n`` in cycle
-      ``h + tap(n) + L``, and its copy one later.
-    - *Handed over.* ``later`` is handed over after the last tap of ``earlier``: not before
-      ``h' = h + row_cycles(earlier) + 1``. Every row before ``earlier`` has been written then: only one ROW may be in
-      flight when another one starts.
-    - *Read.* ``later`` asks for a group not before ``h' + _FIRST_READ + n``, as it asks for one a cycle. And the
-      reader asks for group ``n`` only if fewer than ``READ_AHEAD`` groups have been asked for and not been taken,
-      which it knows a cycle late: after group ``n - READ_AHEAD`` was taken. It is taken when it meets its result,
-      ``_TAKEN`` cycles before its write: in cycle ``h' + tap'(n - READ_AHEAD) + L - _TAKEN``.
-    - *Order.* Writes and reads use one port of the buffer, in the order of their cycles: a read sees every write of
-      an earlier cycle.
-
-    So group ``n`` is read after it was written if it is written in an earlier cycle than the later of the two that the
-    read cannot precede. Waiting of any kind makes ``h'`` and the reads later, never a write.
-
-    The reads come in time as well if ``earlier`` leaves the port a free cycle for each group that it stores: its last
-    writes take ``L`` cycles of the walk of ``later``, a third of them or more are free, and ``READ_AHEAD`` groups are
-    there before the first result of ``later``. From then on its own ``minimum_idle`` leaves a cycle for every read.
-    """
-    latency = write_latency(architecture)
-    pace = earlier.idle + earlier.taps
-    if pace * earlier.pool_stride < 2 + earlier.copy:
-        return False
-    start = earlier.groups * (architecture.parameter_words + earlier.columns * pace) + 1
-    taken = later.results(architecture)
-    for n, tap in enumerate(earlier.results(architecture)):
-        read = start + _FIRST_READ + n
-        if n >= READ_AHEAD:
-            read = max(read, start + taken[n - READ_AHEAD] + latency - _TAKEN + 1)
-        if tap + latency + copied >= read:
-            return False
-    return True
 
 
 def _taps(row: Mapping[str, int]) -> int:

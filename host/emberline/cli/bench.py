@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from emberline.cli.engines import FrameResult
     from emberline.cli.networks import Network
     from emberline.cli.pace import Pace
-    from emberline.compiler.compile import WeightPlace
+    from emberline.compiler.network_plan import WeightPlace
 
 SEED = 1
 RATES = (25.0, 50.0)

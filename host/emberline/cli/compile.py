@@ -13,7 +13,7 @@ from emberline.errors import EmberlineError
 if TYPE_CHECKING:
     from emberline.arch.architecture import Architecture
     from emberline.arch.program import Program
-    from emberline.compiler.compile import WeightPlace
+    from emberline.compiler.network_plan import WeightPlace
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +42,7 @@ def compile_model(
     from emberline.cli.machines import compile_for, weight_place
     from emberline.cli.networks import find_architecture, load_network
     from emberline.cli.report import compile_report
-    from emberline.compiler.compile import WeightPlace
+    from emberline.compiler.network_plan import WeightPlace
 
     architecture, place = find_architecture(arch), weight_place(weights)
     if place is WeightPlace.LINK and (flash_rate is not None or flash_image is not None):

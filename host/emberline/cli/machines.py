@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from emberline.arch.architecture import Architecture
     from emberline.arch.program import Program
     from emberline.cli.networks import Network
-    from emberline.compiler.compile import WeightPlace
+    from emberline.compiler.network_plan import WeightPlace
 
 Made = TypeVar("Made")
 
 
 def weight_place(text: str) -> WeightPlace:
     """What ``--weights`` says."""
-    from emberline.compiler.compile import WeightPlace
+    from emberline.compiler.network_plan import WeightPlace
 
     try:
         return WeightPlace(text)
@@ -66,7 +66,7 @@ def on_machine(
     ``WeightPlace.AUTO`` where they do not fit. A remark on standard error says so. Raises what ``make`` raises.
     """
     from emberline.arch.link_rate import with_link_weights
-    from emberline.compiler.compile import WeightPlace
+    from emberline.compiler.network_plan import WeightPlace
     from emberline.compiler.streaming import WeightsDoNotFitError
 
     if place is WeightPlace.LINK:

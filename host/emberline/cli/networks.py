@@ -16,7 +16,7 @@ from emberline.zoo import ZOO, Reader, ZooEntry, find_by_contents, find_by_name
 from emberline.zoo.synthetic import SYNTHETIC, synthetic_network
 
 if TYPE_CHECKING:
-    from emberline.compiler.compile import WeightPlace
+    from emberline.compiler.network_plan import WeightPlace
 
 DEFAULT_ARCHITECTURE = "ulx3s-85f"
 
@@ -101,7 +101,8 @@ class Network:
                 self.program.check_architecture(architecture)
             return self.program
         from emberline.arch.flash import FLASH_OFFSET
-        from emberline.compiler.compile import WeightPlace, compile_graph
+        from emberline.compiler.compile import compile_graph
+        from emberline.compiler.network_plan import WeightPlace
 
         return compile_graph(
             self.need_graph("compiling"),

@@ -42,7 +42,7 @@ class Pace:
 def run_back_to_back(program: Program, frames: Codes) -> tuple[list[FrameResult], Pace]:
     """Results of frames, at least two, through the simulated board, from a host that sends every row as soon as it may.
 
-    It sends rows one by one, and takes a result as soon as no row can be sent.
+    It sends rows one by one, and takes a result as soon as it is there.
     """
     from emberline.cli.device_engine import DeviceEngine
     from emberline.driver.device import Device

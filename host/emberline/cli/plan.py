@@ -10,7 +10,7 @@ from emberline.errors import EmberlineError
 
 if TYPE_CHECKING:
     from emberline.arch.architecture import Architecture
-    from emberline.compiler.compile import WeightPlace
+    from emberline.compiler.network_plan import WeightPlace
     from emberline.model.graph import Graph
 
 PROGRAM_WORDS = 1 << 16
@@ -34,7 +34,7 @@ def plan_report(graph: Graph, architecture: Architecture, weights: WeightPlace) 
     """The JSON document of ``emberline compile --plan``. Raises ``CompileError`` where nothing fits."""
     from emberline.arch.flash import FLASH_OFFSET
     from emberline.arch.timing import predict
-    from emberline.compiler.compile import emit_plan, place_weights, plan_network
+    from emberline.compiler.network_plan import emit_plan, place_weights, plan_network
     from emberline.compiler.schedule.supply import weight_bytes
 
     machine = replace(architecture, program_depth_words=PROGRAM_WORDS)

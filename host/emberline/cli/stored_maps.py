@@ -17,7 +17,8 @@ from emberline.arch.program import Program
 from emberline.cli.device_engine import DeviceEngine
 from emberline.cli.engines import FrameResult, check_simulation
 from emberline.cli.networks import Network
-from emberline.compiler.compile import NetworkPlan, compile_plan, plan_network
+from emberline.compiler.compile import compile_plan
+from emberline.compiler.network_plan import NetworkPlan, plan_network
 from emberline.compiler.rows import RowOperation, Storage
 from emberline.compiler.schedule.rings import rows_written
 from emberline.compiler.steps import Step

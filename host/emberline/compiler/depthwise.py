@@ -10,7 +10,7 @@ import numpy as np
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import MAX_DEPTHWISE_ROWS, MAX_PAIR_ROWS
-from emberline.arch.timing import minimum_idle
+from emberline.arch.latency import minimum_idle
 from emberline.compiler.rows import Access, Placement, Pooling, RowOperation, Weights
 from emberline.compiler.weights import Run
 

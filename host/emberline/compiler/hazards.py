@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import NamedTuple
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.timing import PooledRow, combines_in_flight, minimum_idle
+from emberline.arch.latency import minimum_idle
+from emberline.arch.pooled_row import PooledRow, combines_in_flight
 from emberline.compiler.rows import Access, RowOperation, Schedule
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from emberline.arch.architecture import Architecture
 from emberline.arch.weight_code import CHUNK_BYTES
 from emberline.compiler.checks import check_graph
-from emberline.compiler.compile import plan_places
 from emberline.compiler.legalise import legalise
 from emberline.compiler.lower import lower
+from emberline.compiler.network_plan import plan_places
 from emberline.compiler.weight_encoder import Block, WeightEncoder
 from emberline.compiler.weights import WeightImage
 from emberline.model.graph import Graph

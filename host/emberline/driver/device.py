@@ -216,20 +216,19 @@ class Device:
             state = self._link.state
             done = state.result_valid and state.frames_done == (self._frames + 1) & FRAME_COUNT_MASK
             over = done and sender is None and sent == self._frames + 1
-            urgent = done and self._feed is not None  # a result that may be in the way of the next one
             if not over and self._send_weights(done or (sender is not None and state.free_rows > 0)):
                 waited_s = 0.0
-            elif sender is not None and state.free_rows and not urgent and self._send(sender):
-                waited_s = 0.0
-                if not sender.rows_left:
-                    sent += 1
-                    frame = next(frames, None)
-                    sender = _Sender(program, frame) if frame is not None else None
             elif done:
                 result = self._collect(program)
                 waited_s = 0.0
                 self._clean = sender is None and sent == self._frames
                 yield result
+            elif sender is not None and state.free_rows and self._send(sender):
+                waited_s = 0.0
+                if not sender.rows_left:
+                    sent += 1
+                    frame = next(frames, None)
+                    sender = _Sender(program, frame) if frame is not None else None
             else:
                 waited_s += self._wait(waited_s, POLLS_PER_FRAME if sender is None else program.input.map.height)
                 if waited_s > idle_limit_s:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from emberline.arch.architecture import Architecture
 from emberline.arch.frame_rows import FrameRows
 from emberline.arch.isa import LOAD_QUEUE, POINTER_COUNT, Fault, Opcode
+from emberline.arch.latency import minimum_idle
 from emberline.arch.layout import WORD_BYTES
 from emberline.arch.listing import Instruction, unroll, validate
 from emberline.arch.pages import Page, pages
-from emberline.arch.timing import PooledRow, combines_in_flight, minimum_idle
+from emberline.arch.pooled_row import PooledRow, combines_in_flight
 from emberline.errors import EmulationError, ForeignWeightsError, WeightFaultError, WeightStreamError
 from emberline.model.depthwise_arithmetic import DepthwiseArithmetic
 from emberline.model.flash import Flash, SentWeights, WeightSource, page_words, read_pages

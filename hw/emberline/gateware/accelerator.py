@@ -194,8 +194,8 @@ class Accelerator(wiring.Component):
             sequencer.i_rows_count.eq(frame.o_committed_count),
             buffer.frame_valid.eq(frame.o_valid),
             buffer.frame_address.eq(frame.o_address),
-            buffer.frame_lane.eq(frame.o_lane),
-            buffer.frame_byte.eq(frame.o_byte),
+            buffer.frame_enable.eq(frame.o_enable),
+            buffer.frame_bytes.eq(frame.o_bytes),
             frame.i_ready.eq(buffer.frame_ready),
         ]
         result = ResultReader(self._architecture)
@@ -253,7 +253,7 @@ class Accelerator(wiring.Component):
         words = architecture.parameter_words
         self._pair = Signal(name="pair")
         if architecture.pairs_rows:
-            m.d.comb += self._pair.eq(row.depthwise & row.pool & self._sequencer.o_pool.copy)
+            m.d.sync += self._pair.eq(row.depthwise & row.pool & self._sequencer.o_pool.copy)
         resolved = {
             "parameters": Mux(row.depthwise, architecture.groups_per_word * words - 2, words - 2),
             "never_idle": row.idle == 0,
@@ -295,14 +295,17 @@ class Accelerator(wiring.Component):
         # A ROW has been there for some cycles when it is taken.
         stored_columns = Signal(12, reset_less=True)
         column_groups = Signal(4, reset_less=True)
-        copy_distance, pixel_step = (
-            Signal(ADDRESS_WIDTH, name=name, reset_less=True) for name in ("copy_distance", "pixel_step")
+        copy_distance, second_step, word_step, pixel_step = (
+            Signal(ADDRESS_WIDTH, name=name, reset_less=True)
+            for name in ("copy_distance", "second_step", "word_step", "pixel_step")
         )
         single, double = word_groups - 1, 2 * word_groups - 1
         m.d.sync += [
             column_groups.eq(Mux(row.depthwise, Mux(self._pair, double, single), 0)),
             copy_distance.eq(sequencer.o_third - sequencer.o_target),
-            pixel_step.eq(row.target_pixel_step - Mux(row.depthwise, single, 0)),
+            second_step.eq(copy_distance - single),
+            word_step.eq(row.target_pixel_step - Mux(row.depthwise, single, 0)),
+            pixel_step.eq(word_step - Mux(self._pair, copy_distance, 0)),
         ]
         reading = Signal.like(reader.i_settings, reset_less=True)
         m.d.sync += [
@@ -331,11 +334,11 @@ class Accelerator(wiring.Component):
             with m.If(second):
                 m.d.sync += [
                     targets[index].target.eq(sequencer.o_target),
-                    targets[index].target_pixel_step.eq(pixel_step - Mux(self._pair, copy_distance, 0)),
+                    targets[index].target_pixel_step.eq(pixel_step),
                     targets[index].depthwise.eq(row.depthwise),
                     targets[index].column_groups.eq(column_groups),
                     targets[index].pair.eq(self._pair),
-                    targets[index].second_step.eq(copy_distance - single),
+                    targets[index].second_step.eq(second_step),
                     targets[index].columns.eq(stored_columns - 2),
                     targets[index].groups.eq(row.groups - 2),
                     targets[index].copy.eq(row.pool & pool.copy & ~row.depthwise),

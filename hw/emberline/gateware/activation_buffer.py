@@ -8,6 +8,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from emberline.arch.architecture import Architecture
+from emberline.gateware.pixel_pieces import PIECE, PIECE_BYTES
 from emberline.gateware.structures import copies, delayed, memory_output
 
 BANK_WORDS = 2048
@@ -33,14 +34,15 @@ class ActivationBuffer(wiring.Component):
     """``activation_depth_words`` words of ``lanes_in`` bytes, with a port for the lanes and one for everybody else.
 
     The lanes read a word every cycle. The shared port serves, in this order: result groups, which never wait;
-    residual reads; frame bytes; result reads. The last three are requests with ``valid`` and ``ready``.
+    residual reads; the frame; result reads. The last three are requests with ``valid`` and ``ready``.
 
     Members:
         read_address, read_word: the lanes' port, ``READ_LATENCY`` cycles.
         write_valid, write_address, write_group: ``lanes_out`` bytes to a group address; always accepted.
         residual_*, result_*: ``valid``, ``ready``, ``address`` (in words), and for one cycle ``done``, with
             ``shared_word``, some cycles after the request was accepted. Residual words come in the order of requests.
-        frame_valid, frame_ready, frame_address, frame_lane, frame_byte: byte ``frame_lane`` of a word to write.
+        frame_valid, frame_ready, frame_address, frame_enable, frame_bytes: bytes of a word to write, byte ``i`` of it
+            from byte ``i % PIECE_BYTES`` of ``frame_bytes``.
         A result request, at most every other cycle, waits for ``ready`` unchanged.
     """
 
@@ -62,8 +64,8 @@ class ActivationBuffer(wiring.Component):
                 "frame_valid": In(1),
                 "frame_ready": Out(1),
                 "frame_address": In(words),
-                "frame_lane": In(range(architecture.lanes_in)),
-                "frame_byte": In(8),
+                "frame_enable": In(architecture.lanes_in),
+                "frame_bytes": In(PIECE),
                 "result_valid": In(1),
                 "result_ready": Out(1),
                 "result_address": In(words),
@@ -107,8 +109,8 @@ class ActivationBuffer(wiring.Component):
         group_address = delayed(m, self.write_address, 1, name="group_address")
         read_address = delayed(m, residual_address, 1, name="residual_address")
         frame_address = delayed(m, self.frame_address, 1, name="frame_address")
-        frame_byte = delayed(m, self.frame_byte, 1, name="frame_byte")
-        frame_enable = delayed(m, (Const(1) << self.frame_lane)[: architecture.lanes_in], 1, name="frame_enable")
+        frame_bytes = delayed(m, self.frame_bytes.as_value(), 1, name="frame_bytes")
+        frame_enable = delayed(m, self.frame_enable, 1, name="frame_enable")
         # Cycle 2: its command
         address = Signal.like(self.read_address, reset_less=True)
         value = Signal(word_width, reset_less=True)
@@ -123,7 +125,11 @@ class ActivationBuffer(wiring.Component):
             m.d.sync += address.eq(self.result_address)
         m.d.sync += [
             value.eq(
-                Mux(writes, group.replicate(architecture.groups_per_word), frame_byte.replicate(architecture.lanes_in))
+                Mux(
+                    writes,
+                    group.replicate(architecture.groups_per_word),
+                    frame_bytes.replicate(architecture.lanes_in // PIECE_BYTES),
+                )
             ),
             *[
                 bit.eq(

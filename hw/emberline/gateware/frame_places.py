@@ -1,9 +1,11 @@
-"""Where the frame writer stores a byte: every stored pixel whose window holds it."""
+"""Where the frame writer stores a piece of a pixel: in every stored pixel whose window holds it."""
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, ShapeLike, Signal, Value, signed
+from amaranth.hdl import Array, Cat, Module, Mux, ShapeLike, Signal, Value, signed
 from amaranth.lib import data, enum, wiring
+
+from emberline.gateware.pixel_pieces import PIECE, PIECE_BYTES
 
 COUNT_WIDTH = 12
 
@@ -18,12 +20,11 @@ class State(enum.Enum):
     REST = "counts have settled"
     ROW = "waits for a row, or commits"
     LINE = "a row of the frame or of zeros begins"
-    TAKEN = "a byte that is stored nowhere has been taken"
-    SETTLE = "what the next byte is"
-    BYTE = "waits for a byte"
+    TAKEN = "a piece that is stored nowhere has been taken"
+    SETTLE = "what the next piece is"
+    PIECE = "waits for a piece"
     WALK = "its places in a stored row"
-    FOLLOW = "the stored row below"
-    COMPARE = "whether that is the ring's first"
+    FOLLOW = "whether the stored row below is the ring's first"
     STEP = "it is the next to be walked"
     ADVANCE = "the row has passed"
     PASS = "which stored row follows"
@@ -31,7 +32,7 @@ class State(enum.Enum):
 
 
 class FramePlaces(wiring.Component):
-    """The part of `FrameWriter` that walks over a byte's places and writes it there."""
+    """The part of `FrameWriter` that walks over a piece's places and writes it there."""
 
     def _register(self, m: Module, value: Value, name: str, shape: ShapeLike | None = None) -> Signal:
         """``value`` of the cycle before, for what has not changed since."""
@@ -40,13 +41,15 @@ class FramePlaces(wiring.Component):
         return result
 
     def _begin_walk(self, m: Module, columns_after: Signal, kernel_column: Signal, offset: Signal) -> None:
-        """State BYTE: the byte, and the place of its first copy."""
+        """State PIECE: the piece, and the place of its first copy."""
         config, place, walk, now = self._config, self._place, self._walk, self._is
+        zeros = config.zero.as_unsigned().replicate(PIECE_BYTES)
         row_after = self._register(m, place.kernel_row - config.row_stride, "kernel_row_after", signed(11))
         column_after = self._register(m, kernel_column - config.column_stride, "kernel_column_after", signed(11))
-        with m.If(now[State.BYTE]):
+        with m.If(now[State.PIECE]):
             m.d.sync += [
-                walk.byte.eq(Mux(self._zero, config.zero.as_unsigned(), self.i_bytes.payload)),
+                walk.piece.eq(Mux(self._zero, zeros, self._pieces.o.payload)),
+                walk.size.eq(self._size),
                 walk.rows_after.eq(place.rows_after),
                 walk.word.eq(place.word),
                 walk.kernel_row_after.eq(row_after),
@@ -63,7 +66,7 @@ class FramePlaces(wiring.Component):
             ]
 
     def _build_walk(self, m: Module) -> None:
-        """The places where a byte is stored, stored row by stored row."""
+        """The places where a piece is stored, stored row by stored row."""
         config, walk, now = self._config, self._walk, self._is
         self._walk_ends, self._walk_last = Signal(), Signal()
         m.d.comb += [
@@ -76,12 +79,12 @@ class FramePlaces(wiring.Component):
                 walk.kernel_column_after.eq(walk.kernel_column_after - config.column_stride),
                 walk.offset.eq(walk.offset + self._right),
             ]
-        with m.If(now[State.FOLLOW]):
-            m.d.sync += walk.following.eq(walk.word + config.row_words)
-        wraps = self._register(m, walk.following == self._end, "walk_wraps")
+        # A step comes three cycles after the one before, at the earliest
+        following = self._register(m, walk.word + config.row_words, "walk_following", len(self._end))
+        wraps = self._register(m, following == self._end, "walk_wraps")
         with m.If(now[State.STEP]):
             m.d.sync += [
-                walk.word.eq(Mux(wraps, self._start, walk.following)),
+                walk.word.eq(Mux(wraps, self._start, following)),
                 walk.rows_after.eq(walk.rows_after - 1),
                 walk.kernel_row_after.eq(walk.kernel_row_after - config.row_stride),
                 walk.row_offset.eq(walk.row_offset - config.row_stride_bytes),
@@ -89,15 +92,16 @@ class FramePlaces(wiring.Component):
             ]
 
     def _build_writes(self, m: Module) -> None:
-        """The place of a byte, two additions in as many cycles, and a queue of two in front of the buffer."""
-        word_bits, lane_bits = len(self.o_address), len(self.o_lane)
+        """The place of a piece, two additions in as many cycles, and a queue of two in front of the buffer."""
+        word_bits, lanes = len(self.o_address), len(self.o_enable)
+        lane_bits = (lanes - 1).bit_length()
         self._walk = walk = Signal(
             data.StructLayout(
                 {
-                    "byte": 8,
+                    "piece": PIECE,
+                    "size": range(PIECE_BYTES + 1),
                     "rows_after": signed(COUNT_WIDTH + 1),
                     "word": word_bits,
-                    "following": word_bits + 1,
                     "kernel_row_after": signed(11),  # less the stride
                     "row_offset": self._offset_width,
                     **{
@@ -113,31 +117,48 @@ class FramePlaces(wiring.Component):
             ),
             reset_less=True,
         )
-        write = data.StructLayout({"lane": lane_bits, "address": word_bits, "byte": 8})
+        write = data.StructLayout(
+            {"lane": lane_bits, "address": word_bits, "piece": PIECE, "size": range(PIECE_BYTES + 1)}
+        )
         inside, first, second = (Signal(write, reset_less=True) for _ in range(3))
         base = Signal(word_bits + lane_bits, reset_less=True)
         offset = Signal(word_bits + lane_bits, reset_less=True)
-        byte = Signal(8, reset_less=True)
+        piece, size = Signal(PIECE, reset_less=True), Signal.like(walk.size, reset_less=True)
         started, valid, waits = Signal(), Signal(), Signal()
+        rest = Signal()  # what is left of the first piece lies in the word behind
+        done = Signal()
+        turn = first.lane[: PIECE_BYTES.bit_length() - 1]
         self._room, self._writing = Signal(), Signal()
         m.d.comb += [
             self._room.eq(~waits),
             self._writing.eq(started | valid | waits),
             inside.eq(Cat(base + offset)[: word_bits + lane_bits]),
-            inside.byte.eq(byte),
+            inside.piece.eq(piece),
+            inside.size.eq(size),
+            done.eq(self.i_ready & (rest | (first.lane + first.size <= lanes))),
             self.o_valid.eq(valid),
             self.o_address.eq(first.address),
-            self.o_lane.eq(first.lane),
-            self.o_byte.eq(first.byte),
+            self.o_enable.eq(_enables(first.lane, first.size, rest, lanes)),
+            self.o_bytes.eq(Array(first.piece.as_value().rotate_left(8 * by) for by in range(PIECE_BYTES))[turn]),
         ]
         with m.If(self._room):
             m.d.sync += [
                 started.eq(self._is[State.WALK]),
                 base.eq(Cat(walk.row_offset[:lane_bits], walk.word + walk.row_offset[lane_bits:])),
                 offset.eq(walk.offset),
-                byte.eq(walk.byte),
+                piece.eq(walk.piece),
+                size.eq(walk.size),
             ]
-        with m.If(~valid | self.i_ready):
-            m.d.sync += [valid.eq(waits | started), first.eq(Mux(waits, second, inside)), waits.eq(0)]
-        with m.Elif(self._room):
-            m.d.sync += [second.eq(inside), waits.eq(started)]
+        with m.If(~valid | done):
+            m.d.sync += [valid.eq(waits | started), first.eq(Mux(waits, second, inside)), waits.eq(0), rest.eq(0)]
+        with m.Else():
+            with m.If(self._room):
+                m.d.sync += [second.eq(inside), waits.eq(started)]
+            with m.If(self.i_ready):
+                m.d.sync += [rest.eq(1), first.address.eq(first.address + 1)]
+
+
+def _enables(lane: Value, size: Value, rest: Value, lanes: int) -> Value:
+    """The lanes of ``size`` bytes from ``lane`` on: those in its word, or, of the ``rest``, those in the next one."""
+    spread = Cat(size > index for index in range(PIECE_BYTES)) << lane
+    return Mux(rest, spread[lanes : 2 * lanes], spread[:lanes])

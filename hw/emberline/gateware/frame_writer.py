@@ -1,4 +1,4 @@
-"""Frame input: every byte from the link goes to all places in the frame ring that have it in their window."""
+"""Frame input: every pixel from the link goes to all places in the frame ring that have it in their window."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import FRAME
 from emberline.gateware.frame_places import COUNT_WIDTH, FramePlaces, State
+from emberline.gateware.pixel_pieces import PIECE, PIECE_BYTES, PixelPieces
 from emberline.gateware.structures import structure
 
 ROW_COUNT_WIDTH = 12
@@ -28,13 +29,15 @@ class Region(enum.Enum):
 class FrameWriter(FramePlaces):
     """Stores a frame as windows of ``kernel_rows`` x ``kernel_columns`` pixels (`emberline.arch.isa`, FRAME).
 
-    A byte is written to every stored pixel whose window holds it, one place a cycle; the zero point around the frame
-    comes with its first row, its last row, and the ends of each row. Nothing is kept of the rows before: the ring is
-    the only memory, and a row that is sent again overwrites what it wrote.
+    Pixels come in pieces of up to four bytes (`PixelPieces`). A piece is written to every stored pixel whose window
+    holds it, one place a cycle; the zero point around the frame comes with its first row, its last row, and the ends of
+    each row. Nothing is kept of the rows before: the ring is the only memory, and a row that is sent again overwrites
+    what it wrote.
 
     Members:
         settings, i_configure: the FRAME instruction; empties the ring.
-        i_bytes: pixels, ``channels`` bytes each, row by row. Not ready while the ring is full or not configured.
+        i_bytes: pixels, ``channels`` bytes each, row by row. Not ready while a commit waits, while the ring is full but
+            for a few bytes, or not configured.
         i_commit: the rows since the last commit become ready to be read, as soon as the last of them is stored.
         i_abort: forget them and a partial row.
         i_release, i_release_count: rows that the program has read.
@@ -42,9 +45,11 @@ class FrameWriter(FramePlaces):
             for the rows before it to be stored.
         o_row_bytes: bytes of a row; 0 before the first FRAME.
         o_committed, o_committed_count: rows that became ready, for the sequencer's count.
-        o_valid, o_address, o_lane, o_byte, i_ready: write requests to the activation buffer, byte ``o_lane`` of a word.
+        o_valid, o_address, o_enable, o_bytes, i_ready: write requests to the activation buffer: bytes of a word, byte
+            ``i`` of it in byte ``i % PIECE_BYTES`` of ``o_bytes``.
 
-    A byte takes three cycles, or two and one for each place; three more for each stored row beyond the first with it.
+    A piece takes three cycles, or two and one for each place, and a second one for a place in two words; two more for
+    each stored row beyond the first with it; and not less than a cycle for each of its bytes, and one.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -66,8 +71,8 @@ class FrameWriter(FramePlaces):
                 "o_committed_count": Out(ROW_COUNT_WIDTH),
                 "o_valid": Out(1),
                 "o_address": Out(range(architecture.activation_depth_words)),
-                "o_lane": Out(range(architecture.lanes_in)),
-                "o_byte": Out(8),
+                "o_enable": Out(architecture.lanes_in),
+                "o_bytes": Out(PIECE),
                 "i_ready": In(1),
             }
         )
@@ -94,6 +99,7 @@ class FrameWriter(FramePlaces):
         self._row_bytes = Signal(ROW_BYTES_WIDTH)
         self._commit, self._hold = Signal(), Signal()  # a commit comes before the next row
         self._pending = Signal(ROW_COUNT_WIDTH)  # rows written and not committed
+        m.submodules.pieces = self._pieces = PixelPieces(len(self._config.channels))
         self._build_writes(m)
         self._build_rows(m)
         self._build_line(m)
@@ -116,7 +122,9 @@ class FrameWriter(FramePlaces):
 
         # Counters run down to -1
         count = signed(COUNT_WIDTH + 1)
-        self._channels = register(config.channels - 2, count, "channels")
+        pieces = (config.channels + PIECE_BYTES - 1) >> (PIECE_BYTES.bit_length() - 1)
+        self._pieces_after = register(pieces - 2, count, "pieces_after")
+        self._last_size = register((config.channels - 1) % PIECE_BYTES + 1, range(PIECE_BYTES + 1), "last_size")
         self._rows_after = register(config.stored_rows - 2, count, "rows_after")
         self._columns_after = register(config.stored_columns - 2, count, "columns_after")
         self._columns = register(config.columns - 2, count, "columns")
@@ -133,7 +141,7 @@ class FrameWriter(FramePlaces):
         # From a pixel's place in a stored pixel to its place in the one right of it; how much lower in the one below.
         right = (config.pixel_words << lane_bits) - config.column_stride_bytes
         self._right = register(right, self._offset_width, "right")
-        self._right_and_on = register(self._right + 1, self._offset_width, "right_and_on")
+        self._right_and_on = register(self._right + self._last_size, self._offset_width, "right_and_on")
         self._passed = register(config.kernel_row_bytes - config.row_stride_bytes, self._offset_width, "passed")
         self._end = register(config.end >> self._group_bits, len(self.o_address) + 1, "end")
         self._start = register(config.start >> self._group_bits, len(self.o_address), "start")
@@ -145,8 +153,17 @@ class FrameWriter(FramePlaces):
         abort = Signal()
         # Behind a commit nothing has been taken that an abort could mean
         m.d.sync += abort.eq(self.i_abort & configured & ~self._hold)
-        go = now[State.BYTE] & ~self._row_passed & (self._zero | self.i_bytes.valid)
-        starts = now[State.ROW] & self._has_room & self.i_bytes.valid & ~self._hold
+        piece = self._pieces.o
+        m.d.comb += [
+            self._pieces.channels.eq(self._config.channels),
+            self._pieces.clear.eq(~configured | (self.i_abort & ~self._hold)),
+            self._pieces.i.payload.eq(self.i_bytes.payload),
+            self._pieces.i.valid.eq(self.i_bytes.valid & ~self._hold),
+            self.i_bytes.ready.eq(self._pieces.i.ready & ~self._hold),
+            piece.ready.eq(now[State.PIECE] & ~self._zero & ~self._row_passed),
+        ]
+        go = now[State.PIECE] & ~self._row_passed & (self._zero | piece.valid)
+        starts = now[State.ROW] & self._has_room & piece.valid
         walked = now[State.WALK] & self._room & self._walk_ends
         m.d.sync += self._went.eq(go & ~abort)
         following = {
@@ -158,12 +175,11 @@ class FrameWriter(FramePlaces):
             State.LINE: starts | (now[State.NEXT] & ~self._row_done),
             State.TAKEN: go & ~self._inside,
             State.SETTLE: now[State.LINE] | now[State.TAKEN] | (walked & self._walk_last),
-            State.BYTE: now[State.SETTLE] | (now[State.BYTE] & ~self._row_passed & ~go),
+            State.PIECE: now[State.SETTLE] | (now[State.PIECE] & ~self._row_passed & ~go),
             State.WALK: (go & self._inside) | (now[State.WALK] & ~walked) | now[State.STEP],
             State.FOLLOW: walked & ~self._walk_last,
-            State.COMPARE: now[State.FOLLOW],
-            State.STEP: now[State.COMPARE],
-            State.ADVANCE: now[State.BYTE] & self._row_passed,
+            State.STEP: now[State.FOLLOW],
+            State.ADVANCE: now[State.PIECE] & self._row_passed,
             State.PASS: now[State.ADVANCE],
             State.NEXT: now[State.PASS],
         }
@@ -194,7 +210,7 @@ class FrameWriter(FramePlaces):
             self.o_committed_count.eq(pending),
         ]
         m.d.sync += [
-            commit.eq(self._hold & now[State.ROW] & ~self._writing & ~commit),
+            commit.eq(self._hold & now[State.ROW] & ~self._writing & ~self._pieces.any & ~commit),
             commit_waits.eq(self._hold & ~commit & ~now[State.START]),
             change.eq(Mux(self.i_release, self.i_release_count, 0) - Mux(commit, pending, 0)),
             free.eq(free + change),
@@ -278,40 +294,45 @@ class FrameWriter(FramePlaces):
             m.d.sync += place.eq(self._good)
 
     def _build_line(self, m: Module) -> None:
-        """One row, of the frame or of zeros: its bytes."""
+        """One row, of the frame or of zeros: its pieces."""
         place, now = self._place, self._is
         region = Signal(Region, reset_less=True)
         count = signed(COUNT_WIDTH + 1)
-        left, channels, columns_after = (
-            Signal(count, name=name, reset_less=True) for name in ("left", "channels_left", "columns_left")
+        left, pieces_after, columns_after = (
+            Signal(count, name=name, reset_less=True) for name in ("left", "pieces_left", "columns_left")
         )
         kernel_column = Signal(signed(10), reset_less=True)
         offset = Signal(self._offset_width, reset_less=True)
         complete = Signal(reset_less=True)  # every stored pixel of the row has its last column
-        self._went = Signal()  # a byte has been taken
+        self._went = Signal()  # a piece has been taken
+        self._size = Signal.like(self._last_size)
+        m.d.comb += self._size.eq(Mux(pieces_after[-1], self._last_size, PIECE_BYTES))
         self._zero = self._register(m, ~self._whole | (region != Region.FRAME), "zero")
         self._row_passed = self._register(m, (region == Region.RIGHT) & complete, "row_passed")
         self._inside = self._register(
             m, ~place.complete & ~complete & (place.kernel_row >= 0) & (kernel_column >= 0), "inside_window"
         )
         window_ends = self._register(m, kernel_column == self._last_kernel_column, "window_ends")
-        next_offset = self._register(m, offset + 1, "next_offset", self._offset_width)
+        next_offset = self._register(m, offset + self._size, "next_offset", self._offset_width)
         far_offset = self._register(m, offset + self._right_and_on, "far_offset", self._offset_width)
-        m.d.comb += self.i_bytes.ready.eq(now[State.BYTE] & ~self._zero & ~self._row_passed)
         with m.If(now[State.LINE]):
             m.d.sync += [
                 columns_after.eq(self._columns_after),
                 kernel_column.eq(0),
                 offset.eq(0),
                 complete.eq(0),
-                channels.eq(self._channels),
+                pieces_after.eq(self._pieces_after),
                 region.eq(Mux(self._has_pad, Region.LEFT, Region.FRAME)),
                 left.eq(Mux(self._has_pad, self._pad_columns, self._columns)),
             ]
         with m.If(self._went):
-            m.d.sync += [offset.eq(next_offset), channels.eq(channels - 1)]
-            with m.If(channels[-1]):
-                m.d.sync += [channels.eq(self._channels), kernel_column.eq(kernel_column + 1), left.eq(left - 1)]
+            m.d.sync += [offset.eq(next_offset), pieces_after.eq(pieces_after - 1)]
+            with m.If(pieces_after[-1]):
+                m.d.sync += [
+                    pieces_after.eq(self._pieces_after),
+                    kernel_column.eq(kernel_column + 1),
+                    left.eq(left - 1),
+                ]
                 with m.If(left[-1]):
                     m.d.sync += left.eq(self._columns)
                     m.d.sync += region.eq(Mux(region == Region.LEFT, Region.FRAME, Region.RIGHT))

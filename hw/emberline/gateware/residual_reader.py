@@ -10,7 +10,7 @@ from amaranth.utils import ceil_log2
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import ADDRESS_WIDTH
-from emberline.arch.timing import READ_AHEAD
+from emberline.arch.pooled_row import READ_AHEAD
 from emberline.gateware.structures import delayed
 
 DEPTH = READ_AHEAD

@@ -9,7 +9,7 @@ from amaranth.utils import ceil_log2
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import ROW
-from emberline.arch.timing import depthwise_tail
+from emberline.arch.latency import depthwise_tail
 from emberline.gateware.lane_control import CONTROL
 from emberline.gateware.structures import copies, delayed, structure
 
@@ -87,7 +87,7 @@ class RowIssuer(wiring.Component):
     A ROW occupies the issuer for ``groups * (parameter_words + columns * (idle + taps))`` cycles; the next one is taken
     in the cycle after its last. A depthwise ROW has parameters for each of a word's groups; it begins with those of
     the first word and ``lead`` columns of padding, and loads those of the others during their first taps. The next one
-    is taken `emberline.arch.timing.depthwise_tail` cycles later: more behind one that computes two rows.
+    is taken `emberline.arch.latency.depthwise_tail` cycles later: more behind one that computes two rows.
 
     The loops only count, in one cycle; the addresses follow a cycle later, steered by registers.
 

@@ -167,8 +167,8 @@ class CompactAccelerator(wiring.Component):
         with m.Elif(frame.o_valid):
             m.d.comb += [
                 memory.address.eq(activation(frame.o_address)),
-                memory.write_bytes.eq(1 << frame.o_lane),
-                memory.write_word.eq(frame.o_byte.replicate(len(memory.write_bytes))),
+                memory.write_bytes.eq(frame.o_enable),
+                memory.write_word.eq(frame.o_bytes),
                 frame.i_ready.eq(1),
             ]
         with m.Elif(result.o_valid):
