@@ -7,13 +7,15 @@ unless a row waits for its fetch, for a fence, or for the row before the last to
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from emberline.arch import compact_timing, isa
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Opcode
 from emberline.arch.latency import depthwise_tail, write_latency
+from emberline.arch.listing import decode, unroll
+from emberline.errors import ProgramError
 
 HEAD_CYCLES = 5
 """From the request of an instruction to its first word: address, memory, its output register, two registers."""
@@ -247,54 +249,26 @@ def frame_clock(architecture: Architecture) -> FrameClock | CompactClock:
 
 
 def predict(architecture: Architecture, words: Sequence[int]) -> FrameTiming:
-    """The cycles of one frame. ``ValueError`` if the program has no BEGIN, no END or no ROW."""
+    """The cycles of one frame. Raises ``ProgramError`` if the program has no END, or no ROW behind its BEGIN."""
     clock = frame_clock(architecture)
     current: int | None = None
     spent: dict[int, Spent] = {}
-    for address, opcode, row in _executed(words):
-        if opcode is Opcode.ROW:
-            current = address
-            spent[current] = spent.get(current, Spent()) + clock.row(row)
-        elif opcode is Opcode.LOAD:
-            clock.load(row)
-        elif opcode is Opcode.JUMP:
+    executed = unroll(decode(words))
+    for instruction in executed:
+        if instruction.opcode is Opcode.BEGIN:
+            break
+    for instruction in executed:
+        if instruction.opcode is Opcode.ROW:
+            current = instruction.address
+            spent[current] = spent.get(current, Spent()) + clock.row(instruction.fields)
+        elif instruction.opcode is Opcode.LOAD:
+            clock.load(instruction.fields)
+        elif instruction.opcode is Opcode.JUMP:
             clock.jump()
         else:
             clock.pass_one()
     if current is None:
-        raise ValueError("the program has no ROW between BEGIN and END")
+        raise ProgramError("the program has no ROW between BEGIN and END")
     cycles, drain = clock.end()
     spent[current] += Spent(drain=drain)
     return FrameTiming(cycles, spent)
-
-
-def _executed(words: Sequence[int]) -> Iterator[tuple[int, Opcode, dict[str, int]]]:
-    """The instructions of one frame in the order of execution, END included, with their fields."""
-    address, inside = 0, False
-    stack: list[list[int]] = []
-    decoded: dict[int, dict[str, int]] = {}
-    while address < len(words):
-        opcode = Opcode(words[address] & 15)
-        layout = isa.LAYOUTS[opcode]
-        if address not in decoded:
-            decoded[address] = layout.unpack(list(words[address : address + layout.word_count]))
-            if opcode is Opcode.ROW and decoded[address]["pool"]:
-                decoded[address] |= isa.POOL.unpack(list(words[address + layout.word_count :][: isa.POOL.word_count]))
-        fields = decoded[address]
-        following = address + (isa.row_word_count(fields) if opcode is Opcode.ROW else layout.word_count)
-        if inside:
-            yield address, opcode, fields
-        if opcode is Opcode.BEGIN:
-            inside = True
-        elif opcode is Opcode.END:
-            return
-        elif opcode is Opcode.LOOP:
-            stack.append([following, fields["count"] - 1])
-        elif opcode is Opcode.NEXT:
-            if stack[-1][1]:
-                stack[-1][1] -= 1
-                following = stack[-1][0]
-            else:
-                stack.pop()
-        address = following
-    raise ValueError("the program does not reach END")
