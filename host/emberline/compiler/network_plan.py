@@ -25,8 +25,8 @@ from emberline.compiler.lower import lower
 from emberline.compiler.packing import FramePacking, packings
 from emberline.compiler.placement import MisalignedSumError, Places, place
 from emberline.compiler.rows import Schedule, StepRows
+from emberline.compiler.schedule.candidate import Needs
 from emberline.compiler.schedule.plan import plan_schedule
-from emberline.compiler.schedule.search import Needs
 from emberline.compiler.schedule.supply import Supply
 from emberline.compiler.steps import Step, plan_steps
 from emberline.compiler.streaming import (

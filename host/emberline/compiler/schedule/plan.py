@@ -9,8 +9,9 @@ from emberline.compiler.allocate import allocate, place_frame_release
 from emberline.compiler.long_rows import join_rows
 from emberline.compiler.placement import Places
 from emberline.compiler.rows import Role, Schedule, StepRows
+from emberline.compiler.schedule.candidate import Needs
 from emberline.compiler.schedule.costs import Costs, place_apart, plan_trial_fences
-from emberline.compiler.schedule.search import Needs, Search
+from emberline.compiler.schedule.search import Search
 from emberline.compiler.schedule.supply import Supply
 
 ATTEMPTS = 12

@@ -13,13 +13,13 @@ row, to one that grows), and for the maps that only wait for later stages.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import POINTER_COUNT
 from emberline.compiler.rows import Role, RowOperation, Schedule, Stage, StepRows, Storage
+from emberline.compiler.schedule.candidate import Candidate, Needs
 from emberline.compiler.schedule.costs import Costs, place_apart, plan_trial_fences, pointer_count
 from emberline.compiler.schedule.frame import plan_frame_rows
 from emberline.compiler.schedule.groups import LAYER_BY_LAYER, Interleaving, interleave
@@ -38,57 +38,6 @@ LAYERS_IN_TURNS = 6
 WORD_PRICES = (0.05, 1.0, 8.0, 64.0)
 """Cycles that a program word may cost, tried in turn until the program fits. In a page it costs no more than the cycles
 in which it comes."""
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """Steps ``first`` to ``end`` in one order.
-
-    Parameters:
-        rings: the rows that each storage keeps which only these steps use.
-        heap_words: activation words of everything that lies in memory meanwhile, but the frame and the result.
-        frame_rows: rows of the frame that must be held.
-        decides: the layer during which most memory is in use.
-        walking, waiting: cycles; saved: those that the rows take less than one by one; program_words: about.
-        weight_bytes: that must be in the weight memory at once; fetched_bytes: that a frame fetches for it.
-        kept: in turns, the steps whose weights stay meanwhile; None: not in turns, all of them do.
-    """
-
-    first: int
-    end: int
-    how: Interleaving
-    operations: list[RowOperation]
-    rings: dict[Storage, int]
-    heap_words: int
-    frame_rows: int
-    decides: str
-    walking: int
-    saved: int
-    waiting: int
-    program_words: int
-    weight_bytes: int
-    fetched_bytes: int
-    kept: frozenset[int] | None
-
-    def stalled(self, supply: Supply, once_bytes: int) -> float:
-        """The price of the weights in cycles, about.
-
-        What takes longer than the rows, what lies beyond half of the memory, as it cannot arrive before, and what is
-        fetched more than once, whoever waits for it.
-        """
-        slow = self.fetched_bytes - (self.walking + self.waiting) * supply.bytes_per_cycle
-        again = self.fetched_bytes - once_bytes
-        return (max(0.0, slow) + max(0.0, self.weight_bytes - supply.bytes_available / 2) + again) / (
-            supply.bytes_per_cycle
-        )
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What the least demanding schedule needs: ``words`` of activation memory; ``layer`` decides."""
-
-    words: int
-    layer: str
 
 
 class Search:
