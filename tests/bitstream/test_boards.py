@@ -125,6 +125,6 @@ def test_committed_reports_keep_their_budgets(target: str, script: ModuleType) -
 
 
 def test_a_report_over_budget_says_what(script: ModuleType) -> None:
-    report = boards.Report("x", 1, Path(), 100.0, 90.0, {"lut4": 11}, {"lut4": 20}, {}, {}, "")
+    report = boards.Report("x", 1, Path(), 100.0, 90.0, {"lut4": 11}, {"lut4": 20}, {}, {}, "", {})
     problems = script.over_budget(report, {"clock_mhz": 100, "lut4": 10})
     assert problems == ["lut4: 11, the budget is 10", "clock: 90.0 MHz, the budget is 100 MHz"]

@@ -307,13 +307,31 @@ class Accelerator(wiring.Component):
             word_step.eq(row.target_pixel_step - Mux(row.depthwise, single, 0)),
             pixel_step.eq(word_step - Mux(self._pair, copy_distance, 0)),
         ]
+        # Half way to the contexts, which lie far from the sequencer
+        pooled = Signal(pooler.settings.shape().elem_shape, reset_less=True)
+        wide = Signal(signed(13), name="stored_columns_less_two", reset_less=True)
+        high = Signal(signed(13), name="groups_less_two", reset_less=True)
+        combines, doubles = Signal(), Signal()
+        m.d.sync += [
+            combines.eq(row.pool & pool.combine),
+            doubles.eq(row.pool & pool.copy & ~row.depthwise),
+            wide.eq(stored_columns - 2),
+            high.eq(row.groups - 2),
+            pooled.single.eq(row.columns == 1),
+            pooled.columns.eq(row.columns - 3),
+            pooled.column_groups.eq(column_groups),
+            pooled.window.eq(Mux(row.pool, pool.pool_window - 1, 0)),
+            pooled.stride.eq(Mux(row.pool, pool.pool_stride - 2, -1)),
+            pooled.first.eq(Mux(row.pool, pool.pool_first - 1, -1)),
+            pooled.pool_columns.eq(stored_columns - 1),
+        ]
         reading = Signal.like(reader.i_settings, reset_less=True)
         m.d.sync += [
             stored_columns.eq(Mux(row.pool, pool.pool_columns, row.columns)),
             reading.residual.eq(Mux(row.add, sequencer.o_third, sequencer.o_target)),
             reading.residual_pixel_step.eq(Mux(row.add, add.residual_pixel_step, row.target_pixel_step)),
-            reading.columns.eq(stored_columns - 2),
-            reading.groups.eq(row.groups - 2),
+            reading.columns.eq(wide),
+            reading.groups.eq(high),
         ]
         for index in range(CONTEXT_COUNT):
             first, second = (Signal(name=f"copy_{part}_{index}") for part in range(2))
@@ -321,15 +339,9 @@ class Accelerator(wiring.Component):
             with m.If(first):
                 m.d.sync += [
                     self._adds[index].eq(row.add),
-                    self._combines[index].eq(row.pool & pool.combine),
+                    self._combines[index].eq(combines),
                     *[self._requantiser_settings[index][name].eq(row[name]) for name, _ in requantiser.SETTINGS],
-                    pools[index].single.eq(row.columns == 1),
-                    pools[index].columns.eq(row.columns - 3),
-                    pools[index].column_groups.eq(column_groups),
-                    pools[index].window.eq(Mux(row.pool, pool.pool_window - 1, 0)),
-                    pools[index].stride.eq(Mux(row.pool, pool.pool_stride - 2, -1)),
-                    pools[index].first.eq(Mux(row.pool, pool.pool_first - 1, -1)),
-                    pools[index].pool_columns.eq(stored_columns - 1),
+                    pools[index].eq(pooled),
                 ]
             with m.If(second):
                 m.d.sync += [
@@ -339,9 +351,9 @@ class Accelerator(wiring.Component):
                     targets[index].column_groups.eq(column_groups),
                     targets[index].pair.eq(self._pair),
                     targets[index].second_step.eq(second_step),
-                    targets[index].columns.eq(stored_columns - 2),
-                    targets[index].groups.eq(row.groups - 2),
-                    targets[index].copy.eq(row.pool & pool.copy & ~row.depthwise),
+                    targets[index].columns.eq(wide),
+                    targets[index].groups.eq(high),
+                    targets[index].copy.eq(doubles),
                     targets[index].copy_distance.eq(copy_distance),
                 ]
             addition = Cat(
@@ -354,7 +366,7 @@ class Accelerator(wiring.Component):
                 with m.If(third):
                     m.d.sync += additions[index].as_value()[part].eq(addition[part])
         m.d.comb += [
-            reader.i_start.eq(delayed(m, taken, 1, name="taken") & (row.add | (row.pool & pool.combine))),
+            reader.i_start.eq(delayed(m, taken, 1, name="taken") & (row.add | combines)),
             reader.i_settings.eq(reading),
         ]
 

@@ -38,7 +38,8 @@ class FrameWriter(FramePlaces):
         settings, i_configure: the FRAME instruction; empties the ring.
         i_bytes: pixels, ``channels`` bytes each, row by row. Not ready while a commit waits, while the ring is full but
             for a few bytes, or not configured.
-        i_commit: the rows since the last commit become ready to be read, as soon as the last of them is stored.
+        i_commit: the rows since the last commit become ready to be read, as soon as the last of them is stored. No byte
+            comes with it.
         i_abort: forget them and a partial row.
         i_release, i_release_count: rows that the program has read.
         o_free_rows: rows that can still be taken in, counting only committed ones as taken; none while a commit waits
@@ -97,7 +98,8 @@ class FrameWriter(FramePlaces):
         self._place, self._good = Signal(place), Signal(place)
         self._is = {state: Signal(name=f"is_{state.name.lower()}") for state in State}
         self._row_bytes = Signal(ROW_BYTES_WIDTH)
-        self._commit, self._hold = Signal(), Signal()  # a commit comes before the next row
+        self._commit, self._commit_waits = Signal(), Signal()
+        self._hold = Signal()  # a commit comes before the next row
         self._pending = Signal(ROW_COUNT_WIDTH)  # rows written and not committed
         m.submodules.pieces = self._pieces = PixelPieces(len(self._config.channels))
         self._build_writes(m)
@@ -158,8 +160,8 @@ class FrameWriter(FramePlaces):
             self._pieces.channels.eq(self._config.channels),
             self._pieces.clear.eq(~configured | (self.i_abort & ~self._hold)),
             self._pieces.i.payload.eq(self.i_bytes.payload),
-            self._pieces.i.valid.eq(self.i_bytes.valid & ~self._hold),
-            self.i_bytes.ready.eq(self._pieces.i.ready & ~self._hold),
+            self._pieces.i.valid.eq(self.i_bytes.valid & ~self._commit_waits & configured),
+            self.i_bytes.ready.eq(self._pieces.i.ready & ~self._commit_waits & configured),
             piece.ready.eq(now[State.PIECE] & ~self._zero & ~self._row_passed),
         ]
         go = now[State.PIECE] & ~self._row_passed & (self._zero | piece.valid)
@@ -198,12 +200,11 @@ class FrameWriter(FramePlaces):
         now, pending, commit = self._is, self._pending, self._commit
         free = Signal(ROW_COUNT_WIDTH)  # rows neither committed nor in use
         change = Signal(signed(ROW_COUNT_WIDTH + 2))  # of them
-        commit_waits = Signal()
         counted = Signal(2)  # a commit, on its way into ``free``
         free_rows = Signal.like(self.o_free_rows)
         m.d.sync += [counted.eq(Cat(commit, counted)), free_rows.eq(Mux(self._hold | counted.any(), 0, free))]
         m.d.comb += [
-            self._hold.eq(commit_waits | self.i_commit),
+            self._hold.eq(self._commit_waits | self.i_commit),
             self.o_free_rows.eq(free_rows),
             self.o_row_bytes.eq(self._row_bytes),
             self.o_committed.eq(commit),
@@ -211,7 +212,7 @@ class FrameWriter(FramePlaces):
         ]
         m.d.sync += [
             commit.eq(self._hold & now[State.ROW] & ~self._writing & ~self._pieces.any & ~commit),
-            commit_waits.eq(self._hold & ~commit & ~now[State.START]),
+            self._commit_waits.eq(self._hold & ~commit & ~now[State.START]),
             change.eq(Mux(self.i_release, self.i_release_count, 0) - Mux(commit, pending, 0)),
             free.eq(free + change),
         ]

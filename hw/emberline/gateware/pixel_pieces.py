@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -20,8 +20,8 @@ class PixelPieces(wiring.Component):
         count_width: bits of ``channels``.
 
     Members:
-        channels: bytes of a pixel, at least 1; constant while bytes come.
-        i: bytes. o: pieces. clear: forgets what has been gathered; nothing is taken meanwhile.
+        channels: bytes of a pixel, at least 1; constant from two cycles before the end of ``clear`` on.
+        i: bytes. o: pieces. clear: forgets what has been gathered, and a byte that is taken just now.
         any: bytes have been taken that have not left.
 
     A piece takes a cycle for each byte and one to be handed over; one more waits for ``o`` meanwhile.
@@ -42,12 +42,13 @@ class PixelPieces(wiring.Component):
         m = Module()
         piece = Signal(PIECE, reset_less=True)
         byte = Signal(range(PIECE_BYTES))
-        channel = Signal.like(self.channels)
+        # Bytes of the pixel that are left behind the next one, less one: negative at the last one
+        left, most = (Signal(signed(len(self.channels) + 1), name=name, reset_less=True) for name in ("left", "most"))
         full = Signal()
-        last = Signal()
+        last = left[-1]
+        m.d.sync += most.eq(self.channels - 2)
         m.d.comb += [
-            self.i.ready.eq(~full & ~self.clear),
-            last.eq(channel + 1 == self.channels),
+            self.i.ready.eq(~full),
             self.any.eq(full | self.o.valid | (byte != 0)),
         ]
         with m.If(self.o.ready):
@@ -58,11 +59,11 @@ class PixelPieces(wiring.Component):
             m.d.sync += [
                 piece[byte].eq(self.i.payload),
                 byte.eq(byte + 1),
-                channel.eq(channel + 1),
+                left.eq(left - 1),
                 full.eq(last | (byte == PIECE_BYTES - 1)),
             ]
             with m.If(last):
-                m.d.sync += [byte.eq(0), channel.eq(0)]
+                m.d.sync += [byte.eq(0), left.eq(most)]
         with m.If(self.clear):
-            m.d.sync += [byte.eq(0), channel.eq(0), full.eq(0), self.o.valid.eq(0)]
+            m.d.sync += [byte.eq(0), left.eq(most), full.eq(0), self.o.valid.eq(0)]
         return m

