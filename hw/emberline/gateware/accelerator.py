@@ -17,34 +17,19 @@ from emberline.gateware.frame_writer import ROW_BYTES_WIDTH, ROW_COUNT_WIDTH, Fr
 from emberline.gateware.lane import Lane
 from emberline.gateware.lane_control import CHUNK_WIDTH, CONTROL, WEIGHT_LATENCY, weight_write_layout
 from emberline.gateware.link.stream_register import StreamRegister
-from emberline.gateware.pooler import Pooler
 from emberline.gateware.requantiser import Requantiser
-from emberline.gateware.residual_adder import ResidualAdder
-from emberline.gateware.residual_reader import ResidualReader
+from emberline.gateware.result_path import COMBINE_LATENCY, MEET_LATENCY, ResultPath
 from emberline.gateware.result_reader import RESULT_BYTES_WIDTH, ResultReader
-from emberline.gateware.result_writer import ResultWriter
 from emberline.gateware.row_issuer import RowIssuer
 from emberline.gateware.sequencer import Sequencer
-from emberline.gateware.structures import copies, delayed
+from emberline.gateware.structures import delayed
 from emberline.gateware.weight_source import WeightSource, source_members
 
 FLUSH_CYCLES = 256
 """How long a reset lasts: longer than a group is on its way from the issuer to the buffer."""
 
-MEET_LATENCY = 2
-"""Cycles from a pooled group to it and its residual side by side."""
-
-COMBINE_LATENCY = MEET_LATENCY + 2
-"""Cycles from a pooled group to the larger of it and what the target holds."""
-
 RESET_PARTS = 4
 """Parts of the machine that are reset one cycle after the other, so that no net reaches all of it."""
-
-ADDITION_COPIES = 4
-"""Enables of an addition's settings, so that none has too many of them."""
-
-CONTEXT_COUNT = 2
-"""ROWs in flight: the one whose taps are walked and the one whose results are under way."""
 
 
 def weight_chunk_count(architecture: Architecture) -> int:
@@ -102,7 +87,8 @@ class Accelerator(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         resets, start = self._build_reset(m)
-        self._sequencer_reset, self._link_reset, self._row_reset, self._result_reset = map(ResetInserter, resets)
+        self._sequencer_reset, self._link_reset, self._row_reset = map(ResetInserter, resets[:3])
+        self._result_reset = resets[3]
         m.submodules.sequencer = self._sequencer_reset(self._build_sequencer(m, start))
         m.submodules.buffer = self._build_buffer(m)
         m.submodules.issuer = self._row_reset(self._build_issuer(m, resets[2]))
@@ -116,7 +102,7 @@ class Accelerator(wiring.Component):
         ):
             m.d.comb += port.eq(value)
         self._build_lanes(m)
-        self._build_results(m)
+        self._build_requantisers(m)
         return m
 
     def _build_reset(self, m: Module) -> tuple[list[Value], Signal]:
@@ -233,7 +219,7 @@ class Accelerator(wiring.Component):
             m.d.sync += context.eq(~context)
         with m.If(reset):
             m.d.sync += context.eq(0)
-        self._build_contexts(m, taken, context)
+        self._build_results(m, taken, context)
         return issuer
 
     def _prepare_settings(self, m: Module, issuer: RowIssuer) -> None:
@@ -275,99 +261,30 @@ class Accelerator(wiring.Component):
             else:
                 m.d.sync += settings[name].eq(row[name])
 
-    def _build_contexts(self, m: Module, taken: Value, context: Value) -> None:
-        """The later stages have time: their settings are copied in the cycles behind the hand-over, part by part."""
-        sequencer = self._sequencer
-        row, add, pool = sequencer.o_row, sequencer.o_add, sequencer.o_pool
-        self._writer = writer = ResultWriter(self._architecture)
-        self._adder = adder = ResidualAdder(
-            self._architecture.lanes_out, rate=self._architecture.adders, family=self._architecture.family
-        )
-        self._reader = reader = ResidualReader(self._architecture)
-        word_groups = self._architecture.groups_per_word
-        self._pooler = pooler = Pooler(self._architecture.lanes_out, word_groups * (1 + self._architecture.pairs_rows))
-        self._adds, self._combines = Signal(CONTEXT_COUNT), Signal(CONTEXT_COUNT)
-        self._requantiser_settings = Signal(data.ArrayLayout(requantiser.SETTINGS, CONTEXT_COUNT), reset_less=True)
-        targets = Signal.like(writer.settings, reset_less=True)
-        additions = Signal.like(adder.settings, reset_less=True)
-        pools = Signal.like(pooler.settings, reset_less=True)
-        m.d.comb += [writer.settings.eq(targets), adder.settings.eq(additions), pooler.settings.eq(pools)]
-        # A ROW has been there for some cycles when it is taken.
-        stored_columns = Signal(12, reset_less=True)
-        column_groups = Signal(4, reset_less=True)
-        copy_distance, second_step, word_step, pixel_step = (
-            Signal(ADDRESS_WIDTH, name=name, reset_less=True)
-            for name in ("copy_distance", "second_step", "word_step", "pixel_step")
-        )
-        single, double = word_groups - 1, 2 * word_groups - 1
-        m.d.sync += [
-            column_groups.eq(Mux(row.depthwise, Mux(self._pair, double, single), 0)),
-            copy_distance.eq(sequencer.o_third - sequencer.o_target),
-            second_step.eq(copy_distance - single),
-            word_step.eq(row.target_pixel_step - Mux(row.depthwise, single, 0)),
-            pixel_step.eq(word_step - Mux(self._pair, copy_distance, 0)),
-        ]
-        # Half way to the contexts, which lie far from the sequencer
-        pooled = Signal(pooler.settings.shape().elem_shape, reset_less=True)
-        wide = Signal(signed(13), name="stored_columns_less_two", reset_less=True)
-        high = Signal(signed(13), name="groups_less_two", reset_less=True)
-        combines, doubles = Signal(), Signal()
-        m.d.sync += [
-            combines.eq(row.pool & pool.combine),
-            doubles.eq(row.pool & pool.copy & ~row.depthwise),
-            wide.eq(stored_columns - 2),
-            high.eq(row.groups - 2),
-            pooled.single.eq(row.columns == 1),
-            pooled.columns.eq(row.columns - 3),
-            pooled.column_groups.eq(column_groups),
-            pooled.window.eq(Mux(row.pool, pool.pool_window - 1, 0)),
-            pooled.stride.eq(Mux(row.pool, pool.pool_stride - 2, -1)),
-            pooled.first.eq(Mux(row.pool, pool.pool_first - 1, -1)),
-            pooled.pool_columns.eq(stored_columns - 1),
-        ]
-        reading = Signal.like(reader.i_settings, reset_less=True)
-        m.d.sync += [
-            stored_columns.eq(Mux(row.pool, pool.pool_columns, row.columns)),
-            reading.residual.eq(Mux(row.add, sequencer.o_third, sequencer.o_target)),
-            reading.residual_pixel_step.eq(Mux(row.add, add.residual_pixel_step, row.target_pixel_step)),
-            reading.columns.eq(wide),
-            reading.groups.eq(high),
-        ]
-        for index in range(CONTEXT_COUNT):
-            first, second = (Signal(name=f"copy_{part}_{index}") for part in range(2))
-            m.d.sync += [first.eq(taken & (context == index)), second.eq(first)]
-            with m.If(first):
-                m.d.sync += [
-                    self._adds[index].eq(row.add),
-                    self._combines[index].eq(combines),
-                    *[self._requantiser_settings[index][name].eq(row[name]) for name, _ in requantiser.SETTINGS],
-                    pools[index].eq(pooled),
-                ]
-            with m.If(second):
-                m.d.sync += [
-                    targets[index].target.eq(sequencer.o_target),
-                    targets[index].target_pixel_step.eq(pixel_step),
-                    targets[index].depthwise.eq(row.depthwise),
-                    targets[index].column_groups.eq(column_groups),
-                    targets[index].pair.eq(self._pair),
-                    targets[index].second_step.eq(second_step),
-                    targets[index].columns.eq(wide),
-                    targets[index].groups.eq(high),
-                    targets[index].copy.eq(doubles),
-                    targets[index].copy_distance.eq(copy_distance),
-                ]
-            addition = Cat(
-                row.target_zero if name == "result_zero" else add[name] for name, _ in residual_adder.SETTINGS
-            )
-            share = -(-len(addition) // ADDITION_COPIES)
-            thirds = copies(m, second, ADDITION_COPIES, family=self._architecture.family, name=f"copy_third_{index}")
-            for each, third in enumerate(thirds):
-                part = slice(each * share, min(len(addition), (each + 1) * share))
-                with m.If(third):
-                    m.d.sync += additions[index].as_value()[part].eq(addition[part])
+    def _build_results(self, m: Module, taken: Value, context: Value) -> None:
+        """What is behind the requantisers, between the sequencer and the buffer."""
+        sequencer, buffer = self._sequencer, self._buffer
+        self._results = results = ResultPath(self._architecture)
+        m.submodules.results = results
         m.d.comb += [
-            reader.i_start.eq(delayed(m, taken, 1, name="taken") & (row.add | combines)),
-            reader.i_settings.eq(reading),
+            results.row.eq(sequencer.o_row),
+            results.add.eq(sequencer.o_add),
+            results.pool.eq(sequencer.o_pool),
+            results.target.eq(sequencer.o_target),
+            results.third.eq(sequencer.o_third),
+            results.pair.eq(self._pair),
+            results.taken.eq(taken),
+            results.taken_context.eq(context),
+            results.reset.eq(self._result_reset),
+            sequencer.i_row_done.eq(results.o_done),
+            buffer.residual_valid.eq(results.residual_valid),
+            buffer.residual_address.eq(results.residual_address),
+            results.residual_ready.eq(buffer.residual_ready),
+            results.residual_done.eq(buffer.residual_done),
+            results.residual_word.eq(buffer.shared_word),
+            buffer.write_valid.eq(results.write_valid),
+            buffer.write_address.eq(results.write_address),
+            buffer.write_group.eq(results.write_group),
         ]
 
     def _build_source(self, m: Module) -> None:
@@ -454,8 +371,8 @@ class Accelerator(wiring.Component):
         for index, each in enumerate(self._lanes):
             m.d.comb += each.i_sum.eq(unit.o_sums[index // share])
 
-    def _build_results(self, m: Module) -> None:
-        """Requantise, gather the skewed lanes into a group, add, write."""
+    def _build_requantisers(self, m: Module) -> None:
+        """Requantise, and gather the skewed lanes into a group."""
         architecture = self._architecture
         share = architecture.lanes_out // architecture.requantisers
         last = architecture.lanes_out - 1
@@ -464,7 +381,7 @@ class Accelerator(wiring.Component):
             lanes = self._lanes[index * share : (index + 1) * share]
             unit = Requantiser(share, family=architecture.family)
             m.submodules[f"requantiser_{index}"] = unit
-            m.d.comb += unit.settings.eq(self._requantiser_settings)
+            m.d.comb += unit.settings.eq(self._results.requantisers)
             for position, each in enumerate(lanes):
                 m.d.comb += [
                     unit.i_valid[position].eq(each.o_valid),
@@ -478,73 +395,11 @@ class Accelerator(wiring.Component):
                 line.append(delayed(m, line[-1], 1, name=f"skew_{index}_{stage}"))
             channels += [line[last - index * share - position] for position in range(share)]
 
-        group = Cat(*channels)
         final = self._lanes[-1]
-        valid = delayed(m, final.o_valid, requantiser.LATENCY, name="group_valid", reset=True)
-        context = delayed(m, final.o_context, requantiser.LATENCY - 1, name="group_context")
-        self._build_write(m, group, valid, context)
-
-    def _build_write(self, m: Module, group: Value, valid: Value, context: Value) -> None:
-        """Pool, then add a residual or combine with the target, then write."""
-        buffer, pooler, adder, reader = self._buffer, self._pooler, self._adder, self._reader
-        writer = self._writer
-        m.submodules.pooler = self._result_reset(pooler)
-        m.submodules.adder = adder
-        m.submodules.residual_reader = self._result_reset(reader)
-        m.submodules.writer = self._result_reset(writer)
         m.d.comb += [
-            pooler.i_valid.eq(valid),
-            pooler.i_context.eq(context),
-            pooler.i_group.as_value().eq(group),
-        ]
-        # Cycle 1: what happens to the group
-        add = self._adds.bit_select(pooler.o_context, 1)
-        combine = self._combines.bit_select(pooler.o_context, 1)
-        added, passed, taken = (
-            delayed(m, value, 1, name=name, reset=True)
-            for value, name in (
-                (pooler.o_valid & add, "added"),
-                (pooler.o_valid & ~add, "passed"),
-                (pooler.o_valid & (add | combine), "met"),
-            )
-        )
-        combine = delayed(m, combine, 3, name="combine")
-        met_context = delayed(m, pooler.o_context, 2, name="met_context")
-        result = delayed(m, pooler.o_group.as_value(), 2, name="result")
-        # Cycle 2: the residual
-        residual = delayed(m, reader.o_group, 1, name="residual")
-        # Cycle 3: compare; 4: choose
-        shape = pooler.o_group.shape()
-        larger = Signal(self._architecture.lanes_out, reset_less=True)
-        m.d.sync += larger.eq(pooling.larger_channels(data.View(shape, residual), data.View(shape, result)))
-        kept, other = delayed(m, result, 1, name="kept"), delayed(m, residual, 1, name="other")
-        combined, plain = (Signal(len(group), name=name, reset_less=True) for name in ("combined", "plain"))
-        m.d.sync += plain.eq(kept)
-        for each in range(len(larger)):
-            part = slice(8 * each, 8 * each + 8)
-            m.d.sync += combined[part].eq(Mux(combine & larger[each], other[part], kept[part]))
-        # Cycle 5: a sum or not. A ROW with an addition and one without are never in flight together.
-        written = Signal(len(group), reset_less=True)
-        m.d.sync += written.eq(Mux(adder.o_valid, adder.o_sum.as_value(), combined))
-        passed = delayed(m, passed, COMBINE_LATENCY - 1, name="passed_on", reset=True)
-        m.d.comb += [
-            adder.i_valid.eq(delayed(m, added, 1, name="adds", reset=True)),
-            adder.i_context.eq(met_context),
-            adder.i_result.as_value().eq(result),
-            adder.i_residual.as_value().eq(residual),
-            reader.i_take.eq(taken),
-            buffer.residual_valid.eq(reader.o_valid),
-            buffer.residual_address.eq(reader.o_address),
-            reader.i_ready.eq(buffer.residual_ready),
-            reader.i_done.eq(buffer.residual_done),
-            reader.i_word.eq(buffer.shared_word),
-            writer.i_valid.eq(delayed(m, passed | adder.o_valid, 1, name="written_valid", reset=True)),
-            writer.i_group.eq(written),
-            writer.i_copy.eq(delayed(m, plain, 1, name="written_plain")),
-            buffer.write_valid.eq(writer.o_valid),
-            buffer.write_address.eq(writer.o_address),
-            buffer.write_group.eq(writer.o_group),
-            self._sequencer.i_row_done.eq(writer.o_done),
+            self._results.i_group.eq(Cat(*channels)),
+            self._results.i_valid.eq(delayed(m, final.o_valid, requantiser.LATENCY, name="group_valid", reset=True)),
+            self._results.i_context.eq(delayed(m, final.o_context, requantiser.LATENCY - 1, name="group_context")),
         ]
 
 
