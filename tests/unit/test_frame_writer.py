@@ -8,11 +8,13 @@ from amaranth.sim import Simulator
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.frame_rows import FrameRows
+from emberline.arch.presets import PRESETS
 from emberline.gateware.frame_writer import FrameWriter
-from emberline.gateware.pixel_pieces import PIECE_BYTES
+from emberline.gateware.pixel_pieces import piece_bytes
 
-MACHINES = tuple(
-    Architecture("test", lanes, 4, activation_depth_words=8192, weight_depth_words=16) for lanes in (4, 8, 16)
+MACHINES = (
+    *(Architecture("test", lanes, 4, activation_depth_words=8192, weight_depth_words=16) for lanes in (4, 8, 16)),
+    PRESETS["up5k-4x4"],
 )
 
 
@@ -146,7 +148,7 @@ class Bench:
                 assert self.f["start"] <= address * self.machine.groups_per_word < self.f["end"]
                 for lane in range(self.machine.lanes_in):
                     if enable >> lane & 1:
-                        self.memory[address, lane] = piece >> 8 * (lane % PIECE_BYTES) & 0xFF
+                        self.memory[address, lane] = piece >> 8 * (lane % piece_bytes(self.machine)) & 0xFF
             if committed:
                 assert not valid
                 self.committed += count

@@ -5,8 +5,6 @@ from __future__ import annotations
 from amaranth.hdl import Array, Cat, Module, Mux, ShapeLike, Signal, Value, signed
 from amaranth.lib import data, enum, wiring
 
-from emberline.gateware.pixel_pieces import PIECE, PIECE_BYTES
-
 COUNT_WIDTH = 12
 
 
@@ -43,7 +41,7 @@ class FramePlaces(wiring.Component):
     def _begin_walk(self, m: Module, columns_after: Signal, kernel_column: Signal, offset: Signal) -> None:
         """State PIECE: the piece, and the place of its first copy."""
         config, place, walk, now = self._config, self._place, self._walk, self._is
-        zeros = config.zero.as_unsigned().replicate(PIECE_BYTES)
+        zeros = config.zero.as_unsigned().replicate(self._piece.length)
         row_after = self._register(m, place.kernel_row - config.row_stride, "kernel_row_after", signed(11))
         column_after = self._register(m, kernel_column - config.column_stride, "kernel_column_after", signed(11))
         with m.If(now[State.PIECE]):
@@ -95,11 +93,12 @@ class FramePlaces(wiring.Component):
         """The place of a piece, two additions in as many cycles, and a queue of two in front of the buffer."""
         word_bits, lanes = len(self.o_address), len(self.o_enable)
         lane_bits = (lanes - 1).bit_length()
+        sizes = range(self._piece.length + 1)
         self._walk = walk = Signal(
             data.StructLayout(
                 {
-                    "piece": PIECE,
-                    "size": range(PIECE_BYTES + 1),
+                    "piece": self._piece,
+                    "size": sizes,
                     "rows_after": signed(COUNT_WIDTH + 1),
                     "word": word_bits,
                     "kernel_row_after": signed(11),  # less the stride
@@ -116,18 +115,20 @@ class FramePlaces(wiring.Component):
                 }
             ),
             reset_less=True,
+            init={"size": 1},
         )
-        write = data.StructLayout(
-            {"lane": lane_bits, "address": word_bits, "piece": PIECE, "size": range(PIECE_BYTES + 1)}
-        )
-        inside, first, second = (Signal(write, reset_less=True) for _ in range(3))
+        write = data.StructLayout({"lane": lane_bits, "address": word_bits, "piece": self._piece, "size": sizes})
+        inside, first, second = (Signal(write, reset_less=True, init={"size": 1}) for _ in range(3))
         base = Signal(word_bits + lane_bits, reset_less=True)
         offset = Signal(word_bits + lane_bits, reset_less=True)
-        piece, size = Signal(PIECE, reset_less=True), Signal.like(walk.size, reset_less=True)
+        piece, size = Signal(self._piece, reset_less=True), Signal(sizes, reset_less=True, init=1)
         started, valid, waits = Signal(), Signal(), Signal()
         rest = Signal()  # what is left of the first piece lies in the word behind
         done = Signal()
-        turn = first.lane[: PIECE_BYTES.bit_length() - 1]
+        # The lanes of its bytes: those in its word, behind them those in the next one
+        spread = Cat(first.size > index for index in range(self._piece.length)) << first.lane
+        turned = [first.piece.as_value().rotate_left(8 * turn) for turn in range(self._piece.length)]
+        turn = first.lane[: self._piece.length.bit_length() - 1]
         self._room, self._writing = Signal(), Signal()
         m.d.comb += [
             self._room.eq(~waits),
@@ -138,8 +139,8 @@ class FramePlaces(wiring.Component):
             done.eq(self.i_ready & (rest | (first.lane + first.size <= lanes))),
             self.o_valid.eq(valid),
             self.o_address.eq(first.address),
-            self.o_enable.eq(_enables(first.lane, first.size, rest, lanes)),
-            self.o_bytes.eq(Array(first.piece.as_value().rotate_left(8 * by) for by in range(PIECE_BYTES))[turn]),
+            self.o_enable.eq(Mux(rest, spread[lanes : 2 * lanes], spread[:lanes])),
+            self.o_bytes.eq(Array(turned)[turn] if len(turned) > 1 else turned[0]),
         ]
         with m.If(self._room):
             m.d.sync += [
@@ -156,9 +157,3 @@ class FramePlaces(wiring.Component):
                 m.d.sync += [second.eq(inside), waits.eq(started)]
             with m.If(self.i_ready):
                 m.d.sync += [rest.eq(1), first.address.eq(first.address + 1)]
-
-
-def _enables(lane: Value, size: Value, rest: Value, lanes: int) -> Value:
-    """The lanes of ``size`` bytes from ``lane`` on: those in its word, or, of the ``rest``, those in the next one."""
-    spread = Cat(size > index for index in range(PIECE_BYTES)) << lane
-    return Mux(rest, spread[lanes : 2 * lanes], spread[:lanes])

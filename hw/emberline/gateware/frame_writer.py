@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import FRAME
 from emberline.gateware.frame_places import COUNT_WIDTH, FramePlaces, State
-from emberline.gateware.pixel_pieces import PIECE, PIECE_BYTES, PixelPieces
+from emberline.gateware.pixel_pieces import PixelPieces, piece_layout
 from emberline.gateware.structures import structure
 
 ROW_COUNT_WIDTH = 12
@@ -29,7 +29,7 @@ class Region(enum.Enum):
 class FrameWriter(FramePlaces):
     """Stores a frame as windows of ``kernel_rows`` x ``kernel_columns`` pixels (`emberline.arch.isa`, FRAME).
 
-    Pixels come in pieces of up to four bytes (`PixelPieces`). A piece is written to every stored pixel whose window
+    Pixels come in pieces (`PixelPieces`). A piece is written to every stored pixel whose window
     holds it, one place a cycle; the zero point around the frame comes with its first row, its last row, and the ends of
     each row. Nothing is kept of the rows before: the ring is the only memory, and a row that is sent again overwrites
     what it wrote.
@@ -47,7 +47,7 @@ class FrameWriter(FramePlaces):
         o_row_bytes: bytes of a row; 0 before the first FRAME.
         o_committed, o_committed_count: rows that became ready, for the sequencer's count.
         o_valid, o_address, o_enable, o_bytes, i_ready: write requests to the activation buffer: bytes of a word, byte
-            ``i`` of it in byte ``i % PIECE_BYTES`` of ``o_bytes``.
+            ``i`` of it in byte ``i % piece_bytes`` of ``o_bytes``.
 
     A piece takes three cycles, or two and one for each place, and a second one for a place in two words; two more for
     each stored row beyond the first with it; and not less than a cycle for each of its bytes, and one.
@@ -56,6 +56,7 @@ class FrameWriter(FramePlaces):
     def __init__(self, architecture: Architecture) -> None:
         self._architecture = architecture
         # Places in the ring, in bytes: what is added is taken modulo the buffer's.
+        self._piece = piece_layout(architecture)
         self._offset_width = (architecture.activation_depth_words * architecture.lanes_in - 1).bit_length()
         super().__init__(
             {
@@ -73,7 +74,7 @@ class FrameWriter(FramePlaces):
                 "o_valid": Out(1),
                 "o_address": Out(range(architecture.activation_depth_words)),
                 "o_enable": Out(architecture.lanes_in),
-                "o_bytes": Out(PIECE),
+                "o_bytes": Out(self._piece),
                 "i_ready": In(1),
             }
         )
@@ -101,7 +102,7 @@ class FrameWriter(FramePlaces):
         self._commit, self._commit_waits = Signal(), Signal()
         self._hold = Signal()  # a commit comes before the next row
         self._pending = Signal(ROW_COUNT_WIDTH)  # rows written and not committed
-        m.submodules.pieces = self._pieces = PixelPieces(len(self._config.channels))
+        m.submodules.pieces = self._pieces = PixelPieces(self._architecture, len(self._config.channels))
         self._build_writes(m)
         self._build_rows(m)
         self._build_line(m)
@@ -124,9 +125,11 @@ class FrameWriter(FramePlaces):
 
         # Counters run down to -1
         count = signed(COUNT_WIDTH + 1)
-        pieces = (config.channels + PIECE_BYTES - 1) >> (PIECE_BYTES.bit_length() - 1)
+        size = self._piece.length
+        pieces = (config.channels + size - 1) >> (size.bit_length() - 1)
         self._pieces_after = register(pieces - 2, count, "pieces_after")
-        self._last_size = register((config.channels - 1) % PIECE_BYTES + 1, range(PIECE_BYTES + 1), "last_size")
+        self._last_size = Signal(range(size + 1), init=1, reset_less=True)
+        m.d.sync += self._last_size.eq((config.channels - 1) % size + 1)
         self._rows_after = register(config.stored_rows - 2, count, "rows_after")
         self._columns_after = register(config.stored_columns - 2, count, "columns_after")
         self._columns = register(config.columns - 2, count, "columns")
@@ -307,7 +310,7 @@ class FrameWriter(FramePlaces):
         complete = Signal(reset_less=True)  # every stored pixel of the row has its last column
         self._went = Signal()  # a piece has been taken
         self._size = Signal.like(self._last_size)
-        m.d.comb += self._size.eq(Mux(pieces_after[-1], self._last_size, PIECE_BYTES))
+        m.d.comb += self._size.eq(Mux(pieces_after[-1], self._last_size, self._piece.length))
         self._zero = self._register(m, ~self._whole | (region != Region.FRAME), "zero")
         self._row_passed = self._register(m, (region == Region.RIGHT) & complete, "row_passed")
         self._inside = self._register(

@@ -168,7 +168,7 @@ class CompactAccelerator(wiring.Component):
             m.d.comb += [
                 memory.address.eq(activation(frame.o_address)),
                 memory.write_bytes.eq(frame.o_enable),
-                memory.write_word.eq(frame.o_bytes),
+                memory.write_word.eq(frame.o_bytes.as_value().replicate(len(memory.write_bytes))),
                 frame.i_ready.eq(1),
             ]
         with m.Elif(result.o_valid):
