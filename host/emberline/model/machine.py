@@ -25,8 +25,6 @@ from emberline.model.depthwise_arithmetic import DepthwiseArithmetic
 from emberline.model.flash import Flash, SentWeights, WeightSource, page_words, read_pages
 from emberline.model.row_arithmetic import Fields, RowArithmetic
 
-"""Of the instruction memory."""
-
 ROWS_IN_FLIGHT = 1
 """ROWs before the current one that may not have written everything yet."""
 

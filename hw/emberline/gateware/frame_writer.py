@@ -29,10 +29,9 @@ class Region(enum.Enum):
 class FrameWriter(FramePlaces):
     """Stores a frame as windows of ``kernel_rows`` x ``kernel_columns`` pixels (`emberline.arch.isa`, FRAME).
 
-    Pixels come in pieces (`PixelPieces`). A piece is written to every stored pixel whose window
-    holds it, one place a cycle; the zero point around the frame comes with its first row, its last row, and the ends of
-    each row. Nothing is kept of the rows before: the ring is the only memory, and a row that is sent again overwrites
-    what it wrote.
+    Pixels come in pieces (`PixelPieces`). A piece is written to every stored pixel whose window holds it, one place a
+    cycle; the zero point around the frame comes with its first row, its last row, and the ends of each row. Nothing is
+    kept of the rows before: the ring is the only memory, and a row that is sent again overwrites what it wrote.
 
     Members:
         settings, i_configure: the FRAME instruction; empties the ring.
@@ -55,8 +54,8 @@ class FrameWriter(FramePlaces):
 
     def __init__(self, architecture: Architecture) -> None:
         self._architecture = architecture
-        # Places in the ring, in bytes: what is added is taken modulo the buffer's.
         self._piece = piece_layout(architecture)
+        # Places in the ring, in bytes: what is added is taken modulo the buffer's.
         self._offset_width = (architecture.activation_depth_words * architecture.lanes_in - 1).bit_length()
         super().__init__(
             {
