@@ -73,6 +73,23 @@ def test_a_plan_places_the_multipliers_that_the_netlist_has() -> None:
     assert f"select -assert-count {len(sites)} t:MULT18X18D a:BEL %i" in script
 
 
+def test_seeds_share_a_netlist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def run(plan: object, folder: Path, tools: dict[str, str], result: str) -> None:
+        ran.append(result)
+        assert (folder / ecp5_tools.NETLIST).is_file() == ("NEXTPNR_ECP5" in tools)
+        (folder / result).write_text("")
+        (folder / ecp5_tools.REPORT).write_text("{}")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(ecp5_tools, "tool_versions", dict)
+    monkeypatch.setattr(ecp5_tools, "_run", run)
+    for seed in (1, 2, 1):
+        ecp5_tools.route(_plan(seed))
+    assert ran == ["top.json", "top.bit", "top.bit"]
+
+
 def test_a_board_leads_its_flash_to_the_machine_that_fetches_weights() -> None:
     """Its clock by the primitive that drives the configuration's, and its lines, which others leave alone."""
     netlists = {}

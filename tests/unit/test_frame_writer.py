@@ -198,3 +198,67 @@ def test_stored_rows_are_the_windows_of_the_frame(start: int) -> None:
         assert bench.checked == 3 * bench.f["stored_rows"], f"seed {seed}"
         whole += bench.checked
     assert whole > 40
+
+
+def place_cycles(f: dict[str, int], y: int, x: int, split_cycles: int) -> int:
+    """The cycles of a pixel of up to four bytes (`FrameWriter`), ``split_cycles`` more for a place in two words."""
+    rows = [y - s * f["row_stride"] for s in range(f["stored_rows"])]
+    columns = [x - s * f["column_stride"] for s in range(f["stored_columns"])]
+    rows = [ky for ky in rows if 0 <= ky < f["kernel_rows"]]
+    starts = [
+        ky * f["kernel_row_bytes"] + kx * f["channels"]
+        for ky in rows
+        for kx in columns
+        if 0 <= kx < f["kernel_columns"]
+    ]
+    if not starts:
+        return 3
+    split = sum(start % MACHINES[-2].lanes_in + f["channels"] > MACHINES[-2].lanes_in for start in starts)
+    return 2 + len(starts) + split * split_cycles + 2 * (len(rows) - 1)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2), (7, 2)])
+def test_a_pixel_takes_the_cycles_of_its_places(kernel: int, stride: int) -> None:
+    machine, size, channels = MACHINES[-2], 15, 3
+    stored = (size - kernel) // stride + 1
+    words = -(-kernel * kernel * channels // machine.lanes_in)
+    f = {"channels": channels, "columns": size, "rows": size, "held_rows": size, "zero": 0, "start": 0}
+    f |= {"pad_rows": 0, "pad_columns": 0, "pixel_words": words, "row_words": stored * words}
+    for name in ("row", "column"):
+        f |= {f"kernel_{name}s": kernel, f"{name}_stride": stride, f"stored_{name}s": stored}
+    f |= {"kernel_row_bytes": kernel * channels, "column_stride_bytes": stride * channels}
+    f |= {"row_stride_bytes": stride * kernel * channels}
+    f["end"] = FrameRows.of(f).ring_rows(size) * f["row_words"] * machine.groups_per_word
+    dut = FrameWriter(machine)
+    cycles = 0
+
+    async def send(ctx) -> None:  # type: ignore[no-untyped-def]
+        nonlocal cycles
+        for name, value in f.items():
+            ctx.set(dut.settings[name], value)
+        ctx.set(dut.i_ready, 1)
+        ctx.set(dut.i_configure, 1)
+        await ctx.tick()
+        ctx.set(dut.i_configure, 0)
+        await ctx.tick().until(dut.o_free_rows != 0)
+        ctx.set(dut.i_bytes.valid, 1)
+        sent = 0
+        while sent < size * size * channels:
+            *_, ready = await ctx.tick().sample(dut.i_bytes.ready)
+            sent, cycles = sent + ready, cycles + 1
+        ctx.set(dut.i_bytes.valid, 0)
+        ctx.set(dut.i_commit, 1)
+        await ctx.tick()
+        ctx.set(dut.i_commit, 0)
+        while not ctx.get(dut.o_committed):
+            await ctx.tick()
+            cycles += 1
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-6)
+    sim.add_testbench(send)
+    sim.run()
+    pixels = [(y, x) for y in range(size) for x in range(size)]
+    least = sum(place_cycles(f, y, x, 0) for y, x in pixels)
+    most = sum(max(place_cycles(f, y, x, 1), channels + 1) for y, x in pixels)
+    assert least <= cycles <= most + 12 * size  # a row begins and ends in a dozen cycles

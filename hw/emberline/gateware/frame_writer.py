@@ -48,8 +48,8 @@ class FrameWriter(FramePlaces):
         o_valid, o_address, o_enable, o_bytes, i_ready: write requests to the activation buffer: bytes of a word, byte
             ``i`` of it in byte ``i % piece_bytes`` of ``o_bytes``.
 
-    A piece takes three cycles, or two and one for each place, and a second one for a place in two words; two more for
-    each stored row beyond the first with it; and not less than a cycle for each of its bytes, and one.
+    A piece takes three cycles, or two and one for each place, and up to a second one for a place in two words; two more
+    for each stored row beyond the first with it; and not less than a cycle for each of its bytes, and one.
     """
 
     def __init__(self, architecture: Architecture) -> None:
