@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Opcode
 from emberline.arch.listing import Instruction, decode, encode, validate
+from emberline.arch.presets import PRESETS
 from emberline.compiler.compile import compile_graph
 from emberline.errors import ProgramError
 
@@ -82,6 +83,22 @@ def test_operand_out_of_range_is_named(
     changed[index] = (opcode, fields)
     with pytest.raises(ProgramError, match=f"word {listing[index].address}: {opcode.name} .*{message}"):
         validate(assemble(changed), MACHINE)
+
+
+@pytest.mark.parametrize(
+    "name, value", [("pad_columns", 1), ("kernel_columns", 2), ("column_stride", 2), ("stored_rows", 3)]
+)
+def test_a_compact_machine_stores_pixels(name: str, value: int) -> None:
+    net, machine = Network(5, 5, 2), PRESETS["up5k-4x4"]
+    program = compile_graph(net.graph(net.convolution("input", 4, (3, 3), padding=same(3))), machine)
+    changed = pairs(program.listing())
+    index = next(index for index, each in enumerate(changed) if each[0] is Opcode.FRAME)
+    fields = changed[index][1] | {name: value}
+    fields |= {"kernel_row_bytes": fields["kernel_columns"] * 2, "column_stride_bytes": fields["column_stride"] * 2}
+    fields["row_stride_bytes"] = fields["kernel_row_bytes"]
+    changed[index] = (Opcode.FRAME, fields)
+    with pytest.raises(ProgramError, match=f"{name} {value}: 'up5k-4x4' stores a frame as it comes, with [015]"):
+        validate(assemble(changed), machine)
 
 
 POOL_FIELDS = [

@@ -1,4 +1,4 @@
-"""The frame writer against a description in numpy: every geometry, link and buffer that pause, aborted rows."""
+"""The frame writers against a description in numpy: every geometry, link and buffer that pause, aborted rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from amaranth.sim import Simulator
 from emberline.arch.architecture import Architecture
 from emberline.arch.frame_rows import FrameRows
 from emberline.arch.presets import PRESETS
+from emberline.gateware.compact.frame_writer import CompactFrameWriter
 from emberline.gateware.frame_writer import FrameWriter
-from emberline.gateware.pixel_pieces import piece_bytes
+from emberline.gateware.pixel_pieces import PIECE_BYTES
 
 MACHINES = (
     *(Architecture("test", lanes, 4, activation_depth_words=8192, weight_depth_words=16) for lanes in (4, 8, 16)),
@@ -19,7 +20,8 @@ MACHINES = (
 
 
 def random_settings(rng: np.random.Generator, machine: Architecture) -> dict[str, int]:
-    """A FRAME of a small frame with windows of up to 4 x 4 pixels; all that a stored row needs is inside or zero."""
+    """A FRAME of a small frame with windows of up to 4 x 4 pixels; all that a stored row needs is inside or zero. A
+    compact machine stores pixels."""
     f = {name: int(rng.integers(1, 5)) for name in ("kernel_rows", "kernel_columns", "row_stride", "column_stride")}
     f |= {
         "channels": int(rng.choice([1, 2, 3, 4, 5, 8, 9])),
@@ -34,10 +36,15 @@ def random_settings(rng: np.random.Generator, machine: Architecture) -> dict[str
     for name, size in (("row", "rows"), ("column", "columns")):
         reach = f[f"pad_{name}s"] + f[size] + int(rng.integers(0, 3)) - f[f"kernel_{name}s"]
         f[f"stored_{name}s"] = max(0, reach) // f[f"{name}_stride"] + 1
+    spare = int(rng.integers(0, 2))
+    if machine.compact:
+        f |= dict.fromkeys(("kernel_rows", "kernel_columns", "row_stride", "column_stride"), 1)
+        f |= {"pad_rows": 0, "pad_columns": 0, "stored_rows": f["rows"], "stored_columns": f["columns"]}
+        spare = 0
     f["kernel_row_bytes"] = f["kernel_columns"] * f["channels"]
     f["column_stride_bytes"] = f["column_stride"] * f["channels"]
     f["row_stride_bytes"] = f["row_stride"] * f["kernel_row_bytes"]
-    f["pixel_words"] = -(-f["kernel_rows"] * f["kernel_row_bytes"] // machine.lanes_in) + int(rng.integers(0, 2))
+    f["pixel_words"] = -(-f["kernel_rows"] * f["kernel_row_bytes"] // machine.lanes_in) + spare
     f["row_words"] = f["stored_columns"] * f["pixel_words"]
     f["held_rows"] = int(rng.integers(1, 2 * f["rows"] + 1))
     ring_rows = FrameRows.of(f).ring_rows(f["held_rows"])
@@ -65,7 +72,7 @@ class Bench:
         self.machine = MACHINES[seed % len(MACHINES)]
         self.f = random_settings(self.rng, self.machine)
         self.geometry = FrameRows.of(self.f)
-        self.dut = FrameWriter(self.machine)
+        self.dut = CompactFrameWriter(self.machine) if self.machine.compact else FrameWriter(self.machine)
         self.memory = np.zeros((self.machine.activation_depth_words, self.machine.lanes_in), np.uint8)
         shape = (3, self.f["rows"], self.f["columns"], self.f["channels"])
         self.frames = self.rng.integers(-128, 128, shape, dtype=np.int8)
@@ -129,6 +136,8 @@ class Bench:
 
     async def buffer(self, ctx) -> None:  # type: ignore[no-untyped-def]
         dut, held = self.dut, None
+        compact = isinstance(dut, CompactFrameWriter)
+        piece_bytes, piece_signal = (1, dut.o_byte) if compact else (PIECE_BYTES, dut.o_bytes.as_value())
         while True:
             ctx.set(dut.i_ready, int(self.rng.random() < self.density[1]))
             sampled = await ctx.tick().sample(
@@ -136,19 +145,20 @@ class Bench:
                 dut.i_ready,
                 dut.o_address,
                 dut.o_enable,
-                dut.o_bytes.as_value(),
+                piece_signal,
+                dut.i_abort,
                 dut.o_committed,
                 dut.o_committed_count,
             )
-            valid, ready, *request, committed, count = sampled[2:]
+            valid, ready, *request, abort, committed, count = sampled[2:]
             assert held is None or (valid and request == held)
-            held = request if valid and not ready else None
+            held = request if valid and not ready and not (compact and abort) else None
             if valid and ready:
                 address, enable, piece = request
                 assert self.f["start"] <= address * self.machine.groups_per_word < self.f["end"]
                 for lane in range(self.machine.lanes_in):
                     if enable >> lane & 1:
-                        self.memory[address, lane] = piece >> 8 * (lane % piece_bytes(self.machine)) & 0xFF
+                        self.memory[address, lane] = piece >> 8 * (lane % piece_bytes) & 0xFF
             if committed:
                 assert not valid
                 self.committed += count

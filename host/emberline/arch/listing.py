@@ -260,6 +260,17 @@ def _check_frame(f: dict[str, int], architecture: Architecture) -> None:
     _require(rows >= 1 and not rest, f"ring {f['start']}..{f['end']} is not whole rows")
     needed = FrameRows.of(f).ring_rows(f["held_rows"])
     _require(needed <= rows, f"held_rows {f['held_rows']} need {needed} stored rows, the ring has {rows}")
+    if architecture.compact:
+        _check_compact_frame(f, architecture)
+
+
+def _check_compact_frame(f: dict[str, int], architecture: Architecture) -> None:
+    """A stored pixel is a pixel, with no more words than it needs."""
+    pixels = {"pad_rows": 0, "pad_columns": 0, "stored_rows": f["rows"], "stored_columns": f["columns"]}
+    pixels |= dict.fromkeys(("kernel_rows", "kernel_columns", "row_stride", "column_stride"), 1)
+    pixels["pixel_words"] = -(-f["channels"] // architecture.lanes_in)
+    for name, value in pixels.items():
+        _require(f[name] == value, f"{name} {f[name]}: '{architecture.name}' stores a frame as it comes, with {value}")
 
 
 def _check_row(f: dict[str, int], architecture: Architecture) -> None:

@@ -75,12 +75,13 @@ class FramePacking:
 def packings(graph: Graph, steps: Sequence[Step], architecture: Architecture) -> list[FramePacking]:
     """The ways to store the frame, the fewest taps first and of equal ones the smallest: at least pixel by pixel.
 
-    Kernels are flattened for a convolution that is the frame's only reader: all of it, or its rows each for itself.
+    Kernels are flattened for a convolution that is the frame's only reader: all of it, or its rows each for itself. A
+    compact machine stores pixels.
     """
     x = graph.feature_maps[graph.inputs[0]]
     found = [_pack(x, (1, 1), (1, 1), NO_PADDING, x.height, x.width, architecture)]
     readers = [step for step in steps if x.name in step.reads]
-    if len(readers) != 1 or not isinstance(readers[0].layer, Convolution):
+    if architecture.compact or len(readers) != 1 or not isinstance(readers[0].layer, Convolution):
         return found
     layer = readers[0].layer
     out = graph.feature_maps[layer.output]

@@ -8,7 +8,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from emberline.arch.architecture import Architecture
-from emberline.gateware.pixel_pieces import piece_bytes, piece_layout
+from emberline.gateware.pixel_pieces import PIECE, PIECE_BYTES
 from emberline.gateware.structures import copies, delayed, memory_output
 
 BANK_WORDS = 2048
@@ -42,7 +42,7 @@ class ActivationBuffer(wiring.Component):
         residual_*, result_*: ``valid``, ``ready``, ``address`` (in words), and for one cycle ``done``, with
             ``shared_word``, some cycles after the request was accepted. Residual words come in the order of requests.
         frame_valid, frame_ready, frame_address, frame_enable, frame_bytes: bytes of a word to write, byte ``i`` of it
-            from byte ``i % piece_bytes`` of ``frame_bytes``.
+            from byte ``i % PIECE_BYTES`` of ``frame_bytes``.
         A result request, at most every other cycle, waits for ``ready`` unchanged.
     """
 
@@ -65,7 +65,7 @@ class ActivationBuffer(wiring.Component):
                 "frame_ready": Out(1),
                 "frame_address": In(words),
                 "frame_enable": In(architecture.lanes_in),
-                "frame_bytes": In(piece_layout(architecture)),
+                "frame_bytes": In(PIECE),
                 "result_valid": In(1),
                 "result_ready": Out(1),
                 "result_address": In(words),
@@ -128,7 +128,7 @@ class ActivationBuffer(wiring.Component):
                 Mux(
                     writes,
                     group.replicate(architecture.groups_per_word),
-                    frame_bytes.replicate(architecture.lanes_in // piece_bytes(architecture)),
+                    frame_bytes.replicate(architecture.lanes_in // PIECE_BYTES),
                 )
             ),
             *[

@@ -5,6 +5,8 @@ from __future__ import annotations
 from amaranth.hdl import Array, Cat, Module, Mux, ShapeLike, Signal, Value, signed
 from amaranth.lib import data, enum, wiring
 
+from emberline.gateware.pixel_pieces import PIECE, PIECE_BYTES
+
 COUNT_WIDTH = 12
 
 
@@ -41,7 +43,7 @@ class FramePlaces(wiring.Component):
     def _begin_walk(self, m: Module, columns_after: Signal, kernel_column: Signal, offset: Signal) -> None:
         """State PIECE: the piece, and the place of its first copy."""
         config, place, walk, now = self._config, self._place, self._walk, self._is
-        zeros = config.zero.as_unsigned().replicate(self._piece.length)
+        zeros = config.zero.as_unsigned().replicate(PIECE_BYTES)
         row_after = self._register(m, place.kernel_row - config.row_stride, "kernel_row_after", signed(11))
         column_after = self._register(m, kernel_column - config.column_stride, "kernel_column_after", signed(11))
         with m.If(now[State.PIECE]):
@@ -93,11 +95,11 @@ class FramePlaces(wiring.Component):
         """The place of a piece, two additions in as many cycles, and a queue of two in front of the buffer."""
         word_bits, lanes = len(self.o_address), len(self.o_enable)
         lane_bits = (lanes - 1).bit_length()
-        sizes = range(self._piece.length + 1)
+        sizes = range(PIECE_BYTES + 1)
         self._walk = walk = Signal(
             data.StructLayout(
                 {
-                    "piece": self._piece,
+                    "piece": PIECE,
                     "size": sizes,
                     "rows_after": signed(COUNT_WIDTH + 1),
                     "word": word_bits,
@@ -117,18 +119,18 @@ class FramePlaces(wiring.Component):
             reset_less=True,
             init={"size": 1},
         )
-        write = data.StructLayout({"lane": lane_bits, "address": word_bits, "piece": self._piece, "size": sizes})
+        write = data.StructLayout({"lane": lane_bits, "address": word_bits, "piece": PIECE, "size": sizes})
         inside, first, second = (Signal(write, reset_less=True, init={"size": 1}) for _ in range(3))
         base = Signal(word_bits + lane_bits, reset_less=True)
         offset = Signal(word_bits + lane_bits, reset_less=True)
-        piece, size = Signal(self._piece, reset_less=True), Signal(sizes, reset_less=True, init=1)
+        piece, size = Signal(PIECE, reset_less=True), Signal(sizes, reset_less=True, init=1)
         started, valid, waits = Signal(), Signal(), Signal()
         rest = Signal()  # what is left of the first piece lies in the word behind
         done = Signal()
         # The lanes of its bytes: those in its word, behind them those in the next one
-        spread = Cat(first.size > index for index in range(self._piece.length)) << first.lane
-        turned = [first.piece.as_value().rotate_left(8 * turn) for turn in range(self._piece.length)]
-        turn = first.lane[: self._piece.length.bit_length() - 1]
+        spread = Cat(first.size > index for index in range(PIECE_BYTES)) << first.lane
+        turned = [first.piece.as_value().rotate_left(8 * turn) for turn in range(PIECE_BYTES)]
+        turn = first.lane[: PIECE_BYTES.bit_length() - 1]
         self._room, self._writing = Signal(), Signal()
         m.d.comb += [
             self._room.eq(~waits),
@@ -140,7 +142,7 @@ class FramePlaces(wiring.Component):
             self.o_valid.eq(valid),
             self.o_address.eq(first.address),
             self.o_enable.eq(Mux(rest, spread[lanes : 2 * lanes], spread[:lanes])),
-            self.o_bytes.eq(Array(turned)[turn] if len(turned) > 1 else turned[0]),
+            self.o_bytes.eq(Array(turned)[turn]),
         ]
         with m.If(self._room):
             m.d.sync += [

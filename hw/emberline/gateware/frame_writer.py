@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from emberline.arch.architecture import Architecture
 from emberline.arch.isa import FRAME
 from emberline.gateware.frame_places import COUNT_WIDTH, FramePlaces, State
-from emberline.gateware.pixel_pieces import PixelPieces, piece_layout
+from emberline.gateware.pixel_pieces import PIECE, PIECE_BYTES, PixelPieces
 from emberline.gateware.structures import structure
 
 ROW_COUNT_WIDTH = 12
@@ -46,7 +46,7 @@ class FrameWriter(FramePlaces):
         o_row_bytes: bytes of a row; 0 before the first FRAME.
         o_committed, o_committed_count: rows that became ready, for the sequencer's count.
         o_valid, o_address, o_enable, o_bytes, i_ready: write requests to the activation buffer: bytes of a word, byte
-            ``i`` of it in byte ``i % piece_bytes`` of ``o_bytes``.
+            ``i`` of it in byte ``i % PIECE_BYTES`` of ``o_bytes``.
 
     A piece takes three cycles, or two and one for each place, and up to a second one for a place in two words; two more
     for each stored row beyond the first with it; and not less than a cycle for each of its bytes, and one.
@@ -54,7 +54,6 @@ class FrameWriter(FramePlaces):
 
     def __init__(self, architecture: Architecture) -> None:
         self._architecture = architecture
-        self._piece = piece_layout(architecture)
         # Places in the ring, in bytes: what is added is taken modulo the buffer's.
         self._offset_width = (architecture.activation_depth_words * architecture.lanes_in - 1).bit_length()
         super().__init__(
@@ -73,7 +72,7 @@ class FrameWriter(FramePlaces):
                 "o_valid": Out(1),
                 "o_address": Out(range(architecture.activation_depth_words)),
                 "o_enable": Out(architecture.lanes_in),
-                "o_bytes": Out(self._piece),
+                "o_bytes": Out(PIECE),
                 "i_ready": In(1),
             }
         )
@@ -101,7 +100,7 @@ class FrameWriter(FramePlaces):
         self._commit, self._commit_waits = Signal(), Signal()
         self._hold = Signal()  # a commit comes before the next row
         self._pending = Signal(ROW_COUNT_WIDTH)  # rows written and not committed
-        m.submodules.pieces = self._pieces = PixelPieces(self._architecture, len(self._config.channels))
+        m.submodules.pieces = self._pieces = PixelPieces(len(self._config.channels))
         self._build_writes(m)
         self._build_rows(m)
         self._build_line(m)
@@ -124,11 +123,10 @@ class FrameWriter(FramePlaces):
 
         # Counters run down to -1
         count = signed(COUNT_WIDTH + 1)
-        size = self._piece.length
-        pieces = (config.channels + size - 1) >> (size.bit_length() - 1)
+        pieces = (config.channels + PIECE_BYTES - 1) >> (PIECE_BYTES.bit_length() - 1)
         self._pieces_after = register(pieces - 2, count, "pieces_after")
-        self._last_size = Signal(range(size + 1), init=1, reset_less=True)
-        m.d.sync += self._last_size.eq((config.channels - 1) % size + 1)
+        self._last_size = Signal(range(PIECE_BYTES + 1), init=1, reset_less=True)
+        m.d.sync += self._last_size.eq((config.channels - 1) % PIECE_BYTES + 1)
         self._rows_after = register(config.stored_rows - 2, count, "rows_after")
         self._columns_after = register(config.stored_columns - 2, count, "columns_after")
         self._columns = register(config.columns - 2, count, "columns")
@@ -309,7 +307,7 @@ class FrameWriter(FramePlaces):
         complete = Signal(reset_less=True)  # every stored pixel of the row has its last column
         self._went = Signal()  # a piece has been taken
         self._size = Signal.like(self._last_size)
-        m.d.comb += self._size.eq(Mux(pieces_after[-1], self._last_size, self._piece.length))
+        m.d.comb += self._size.eq(Mux(pieces_after[-1], self._last_size, PIECE_BYTES))
         self._zero = self._register(m, ~self._whole | (region != Region.FRAME), "zero")
         self._row_passed = self._register(m, (region == Region.RIGHT) & complete, "row_passed")
         self._inside = self._register(

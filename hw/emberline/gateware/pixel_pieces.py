@@ -6,25 +6,16 @@ from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from emberline.arch.architecture import Architecture
-
-
-def piece_bytes(architecture: Architecture) -> int:
-    """A pixel is stored in pieces of so many bytes, the last one may be shorter; a compact machine has no room for more
-    than one."""
-    return 1 if architecture.compact else 4
-
-
-def piece_layout(architecture: Architecture) -> data.ArrayLayout:
-    """A piece, its first byte in front; what lies behind its last byte means nothing."""
-    return data.ArrayLayout(8, piece_bytes(architecture))
+PIECE_BYTES = 4
+"""A pixel is stored in pieces of so many bytes, the last one may be shorter."""
+PIECE = data.ArrayLayout(8, PIECE_BYTES)
+"""Its first byte in front; what lies behind its last byte means nothing."""
 
 
 class PixelPieces(wiring.Component):
     """Gathers the bytes of pixels into pieces, none of which has bytes of two pixels.
 
     Parameters:
-        architecture: whose pieces.
         count_width: bits of ``channels``.
 
     Members:
@@ -32,33 +23,24 @@ class PixelPieces(wiring.Component):
         i: bytes. o: pieces. clear: forgets what has been gathered, and a byte that is taken just now.
         any: bytes have been taken that have not left.
 
-    A piece takes a cycle for each byte and one to be handed over; one more waits for ``o`` meanwhile. Where a piece is
-    a byte, it passes through.
+    A piece takes a cycle for each byte and one to be handed over; one more waits for ``o`` meanwhile.
     """
 
-    def __init__(self, architecture: Architecture, count_width: int) -> None:
-        self._layout = piece_layout(architecture)
+    def __init__(self, count_width: int) -> None:
         super().__init__(
             {
                 "channels": In(count_width),
                 "clear": In(1),
                 "i": In(stream.Signature(8)),
-                "o": Out(stream.Signature(self._layout)),
+                "o": Out(stream.Signature(PIECE)),
                 "any": Out(1),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        if self._layout.length == 1:
-            m.d.comb += [
-                self.o.payload.as_value().eq(self.i.payload),
-                self.o.valid.eq(self.i.valid),
-                self.i.ready.eq(self.o.ready),
-            ]
-            return m
-        piece = Signal(self._layout, reset_less=True)
-        byte = Signal(range(self._layout.length))
+        piece = Signal(PIECE, reset_less=True)
+        byte = Signal(range(PIECE_BYTES))
         # Bytes of the pixel that are left behind the next one, less one: negative at the last one
         left, most = (Signal(signed(len(self.channels) + 1), name=name, reset_less=True) for name in ("left", "most"))
         full = Signal()
@@ -77,7 +59,7 @@ class PixelPieces(wiring.Component):
                 piece[byte].eq(self.i.payload),
                 byte.eq(byte + 1),
                 left.eq(left - 1),
-                full.eq(last | (byte == self._layout.length - 1)),
+                full.eq(last | (byte == PIECE_BYTES - 1)),
             ]
             with m.If(last):
                 m.d.sync += [byte.eq(0), left.eq(most)]

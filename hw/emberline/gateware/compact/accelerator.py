@@ -8,10 +8,10 @@ from amaranth.lib.wiring import connect, flipped
 
 from emberline.arch.architecture import Architecture
 from emberline.gateware.compact.array import CompactArray
+from emberline.gateware.compact.frame_writer import CompactFrameWriter
 from emberline.gateware.compact.requantiser import SerialRequantiser
 from emberline.gateware.compact.sequencer import CompactSequencer
 from emberline.gateware.compact.walker import CompactWalker
-from emberline.gateware.frame_writer import FrameWriter
 from emberline.gateware.link.core_ports import CoreSignature
 from emberline.gateware.result_reader import ResultReader
 from emberline.gateware.single_port_memory import SinglePortMemory
@@ -38,7 +38,7 @@ class CompactAccelerator(wiring.Component):
         core = ResetInserter(self.clear)
         self._sequencer, self._walker = CompactSequencer(architecture), CompactWalker(architecture)
         self._array, self._requantiser = CompactArray(architecture), SerialRequantiser(architecture)
-        self._frame, self._result = FrameWriter(architecture), ResultReader(architecture)
+        self._frame, self._result = CompactFrameWriter(architecture), ResultReader(architecture)
         m.submodules.sequencer = core(self._sequencer)
         m.submodules.walker = core(self._walker)
         m.submodules.array = core(self._array)
@@ -168,7 +168,7 @@ class CompactAccelerator(wiring.Component):
             m.d.comb += [
                 memory.address.eq(activation(frame.o_address)),
                 memory.write_bytes.eq(frame.o_enable),
-                memory.write_word.eq(frame.o_bytes.as_value().replicate(len(memory.write_bytes))),
+                memory.write_word.eq(frame.o_byte.replicate(len(memory.write_bytes))),
                 frame.i_ready.eq(1),
             ]
         with m.Elif(result.o_valid):
