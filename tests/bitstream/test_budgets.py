@@ -15,6 +15,7 @@ from emberline.arch.presets import PRESETS
 from emberline.compiler.compile import compile_graph
 from emberline.compiler.frontends.tflite_reader import read_tflite
 from emberline.gateware.board import UartTop
+from emberline.gateware.boards import ice40_tools
 from emberline.gateware.compact.byte_bus import ByteBus
 from emberline.gateware.resources import Resources, netlist_resources
 
@@ -106,6 +107,15 @@ def test_16_multipliers_and_resnet8_fit_an_ice40up5k(data_folder) -> None:
     assert resources("up5k-4x4").instances["SB_SPRAM256KA"] == report["used"]["single_port_memories"] == 4
     assert architecture.memory_words * architecture.lanes_in == 128 * 1024
     compile_graph(read_tflite(data_folder / "mlperf_tiny" / "ic_resnet8_int8.tflite"), architecture)
+
+
+def test_the_present_compact_machine_fits(tmp_path: Path) -> None:
+    """Its report may be older: synthesised and packed anew it takes no more than the budget either."""
+    ice40_tools.synthesise(PRESETS["up5k-4x4"], tmp_path)
+    used = ice40_tools.packed(tmp_path)
+    budget = BUDGETS["up5k-4x4"]
+    assert used.keys() == set(ice40_tools.RESOURCES.values())
+    assert all(0 < used[kind] <= budget.get(kind, used[kind]) for kind in used), used
 
 
 def test_64_lanes_fit_an_lfe5u_45f() -> None:
