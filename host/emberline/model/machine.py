@@ -6,14 +6,10 @@ therefore refuses what would depend on the order inside a ROW or between ROWs in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.frame_rows import FrameRows
 from emberline.arch.isa import LOAD_QUEUE, POINTER_COUNT, Fault, Opcode
 from emberline.arch.latency import minimum_idle
 from emberline.arch.layout import WORD_BYTES
@@ -23,41 +19,13 @@ from emberline.arch.pooled_row import PooledRow, combines_in_flight
 from emberline.errors import EmulationError, ForeignWeightsError, WeightFaultError, WeightStreamError
 from emberline.model.depthwise_arithmetic import DepthwiseArithmetic
 from emberline.model.flash import Flash, SentWeights, WeightSource, page_words, read_pages
+from emberline.model.frame_ring import FrameRing
 from emberline.model.row_arithmetic import Fields, RowArithmetic
 
 ROWS_IN_FLIGHT = 1
 """ROWs before the current one that may not have written everything yet."""
 
 _Places = NDArray[np.int64]
-_FrameRow = NDArray[np.int8]
-"""A row of the link, ``[columns, channels]``."""
-
-
-@dataclass
-class _FrameRing:
-    """The frame writer: rows arrive while there is room, ROWs release them. All counts are of rows of the link."""
-
-    fields: Fields
-    arrived: int = 0
-    released: int = 0
-    guaranteed: int = 0
-    """Rows of all frames that have been received, given back, and waited for."""
-    first_of_frame: int = 0
-    """The number of the current frame's first row."""
-    covered: bool = False
-    """Whether ROWs have written where this frame's last rows were."""
-
-    @property
-    def geometry(self) -> FrameRows:
-        return FrameRows.of(self.fields)
-
-    def stored_rows(self, groups_per_word: int) -> int:
-        """Stored rows that the ring holds."""
-        return (self.fields["end"] - self.fields["start"]) // (self.fields["row_words"] * groups_per_word)
-
-    @property
-    def held(self) -> int:
-        return self.arrived - self.released
 
 
 class Machine:
@@ -78,7 +46,7 @@ class Machine:
         self._body: list[Instruction] = []
         self._instruction: Instruction | None = None
         self._result: Fields = {}
-        self._ring: _FrameRing | None = None
+        self._ring: FrameRing | None = None
         self._rows: dict[int, RowArithmetic] = {}
         self._writer = np.full(architecture.activation_depth_groups, -ROWS_IN_FLIGHT - 1, np.int64)
         self._sequence = self._landed = self._last_add = 0
@@ -131,7 +99,9 @@ class Machine:
                 case Opcode.SET:
                     self._set(instruction.fields)
                 case Opcode.FRAME:
-                    self._ring = _FrameRing(instruction.fields)
+                    self._ring = FrameRing(
+                        instruction.fields, self.activations, self.architecture.groups_per_word, self._require
+                    )
                 case Opcode.RESULT:
                     self._result = instruction.fields
         self._body = instructions[begin:]
@@ -139,19 +109,16 @@ class Machine:
     @property
     def frame_row_bytes(self) -> int:
         """Bytes of one row on the link."""
-        f = self._loaded_ring().fields
-        return f["columns"] * f["channels"]
+        return self._loaded_ring().row_bytes
 
     def run_frame(self, data: bytes) -> bytes:
         """Feed one frame, execute ``BEGIN`` … ``END``, return the result's bytes.
 
         Raises ``EmulationError``, naming the instruction, for anything that the instruction set forbids.
         """
-        rows = self._frame_rows(data)
         ring = self._loaded_ring()
-        ring.guaranteed = ring.first_of_frame = ring.released
-        frame_end = ring.released + len(rows)
-        pending = iter(rows)
+        rows = ring.begin(data)
+        frame_end = ring.released + rows
         self._landed = self._sequence
         self._result_is_free = False
         following = iter(self._pages[1:])
@@ -161,19 +128,19 @@ class Machine:
                 case Opcode.SET:
                     self._set(instruction.fields)
                 case Opcode.BEGIN:
-                    self._wait_for_rows(ring, instruction.fields["wait_rows"], pending)
+                    ring.wait_for(instruction.fields["wait_rows"])
                 case Opcode.ROW:
-                    self._wait_for_rows(ring, instruction.fields["wait_rows"], pending)
+                    ring.wait_for(instruction.fields["wait_rows"])
                     self._row(instruction, ring)
-                    self._release(ring, instruction.fields["release_rows"], pending)
+                    ring.release(instruction.fields["release_rows"], self._have_landed)
                 case Opcode.LOAD:
                     self._load(instruction.fields)
                 case Opcode.JUMP:
                     self._enter(next(following))
         self._instruction = None
         if ring.released != frame_end:
-            taken = ring.released - frame_end + len(rows)
-            raise EmulationError(f"the program released {taken} rows of a frame of {len(rows)}")
+            taken = ring.released - frame_end + rows
+            raise EmulationError(f"the program released {taken} rows of a frame of {rows}")
         start, groups = self._result["start"], self.architecture.groups_per_word
         return self.activations[start // groups : start // groups + self._result["words"]].tobytes()
 
@@ -197,7 +164,7 @@ class Machine:
             name = "" if self._instruction is None else f"{self._instruction.opcode.name} "
             raise EmulationError(f"{where}{name}{reason}")
 
-    def _loaded_ring(self) -> _FrameRing:
+    def _loaded_ring(self) -> FrameRing:
         if self._ring is None:
             raise EmulationError("no program is loaded")
         return self._ring
@@ -242,77 +209,9 @@ class Machine:
     def _address(self) -> int:
         return -1 if self._instruction is None else self._instruction.address
 
-    # --- the frame
-
-    def _frame_rows(self, data: bytes) -> list[_FrameRow]:
-        """A frame from the link, row by row."""
-        f, size = self._loaded_ring().fields, self.frame_row_bytes
-        if not data or len(data) % size:
-            raise EmulationError(f"a frame of {len(data)} bytes is not whole rows of {size} bytes")
-        if len(data) != f["rows"] * size:
-            raise EmulationError(f"a frame of {len(data) // size} rows, the program takes {f['rows']}")
-        return list(np.frombuffer(data, np.int8).reshape(-1, f["columns"], f["channels"]))
-
-    def _store_row(self, ring: _FrameRing, row: _FrameRow) -> None:
-        """Write the next row of the link to every stored row that has it in its window."""
-        f, groups = ring.fields, self.architecture.groups_per_word
-        frame, number = divmod(ring.arrived, f["rows"])
-        reach = (f["stored_columns"] - 1) * f["column_stride"] + f["kernel_columns"]
-        behind = max(0, reach - f["pad_columns"] - f["columns"])
-        padded = np.pad(row, ((f["pad_columns"], behind), (0, 0)), constant_values=f["zero"])
-        columns = np.arange(f["stored_columns"])[:, None] * f["column_stride"] + np.arange(f["kernel_columns"])
-        windows = padded[columns].reshape(f["stored_columns"], -1)
-        for stored, kernel_row, inside in ring.geometry.parts(number):
-            place = (frame * f["stored_rows"] + stored) % ring.stored_rows(groups)
-            first = f["start"] // groups + place * f["row_words"]
-            pixels = self.activations[first : first + f["row_words"]].reshape(f["stored_columns"], -1)
-            at = kernel_row * f["kernel_row_bytes"]
-            pixels[:, at : at + f["kernel_row_bytes"]] = f["zero"] if inside < 0 else windows
-
-    def _wait_for_rows(self, ring: _FrameRing, rows: int, pending: Iterator[_FrameRow]) -> None:
-        self._receive(ring, pending)
-        self._require(rows <= ring.held, f"waits for {rows} frame rows, {ring.held} can be there")
-        ring.guaranteed = max(ring.guaranteed, ring.released + rows)
-
-    def _release(self, ring: _FrameRing, rows: int, pending: Iterator[_FrameRow]) -> None:
-        self._require(rows <= ring.guaranteed - ring.released, f"releases {rows} frame rows before they arrived")
-        ring.released += rows
-        if rows:
-            if ring.covered:
-                written = self._writer[ring.fields["start"] : ring.fields["end"]].max()
-                landed = max(self._landed, self._sequence - ROWS_IN_FLIGHT - 1)
-                self._require(written < landed, "releases frame rows whose place is being written")
-                ring.covered = False
-            self._receive(ring, pending)
-
-    def _receive(self, ring: _FrameRing, pending: Iterator[_FrameRow]) -> None:
-        """Store rows while there is room: as early as the hardware could, so that reading a released row shows."""
-        while ring.held < ring.fields["held_rows"]:
-            row = next(pending, None)
-            if row is None:
-                return
-            self._store_row(ring, row)
-            ring.arrived += 1
-
-    def _check_frame_read(self, ring: _FrameRing, first: int, words: int) -> None:
-        """Refuse to read a stored row whose window may not have arrived, or has been released."""
-        f, groups = ring.fields, self.architecture.groups_per_word
-        start, stored = f["start"] // groups, f["row_words"]
-        if ring.covered or not start <= first < f["end"] // groups:
-            return
-        frame = ring.first_of_frame // f["rows"]
-        ready, released = ring.guaranteed - ring.first_of_frame, ring.released - ring.first_of_frame
-        for place in range((first - start) // stored, (first + words - 1 - start) // stored + 1):
-            row = (place - frame * f["stored_rows"]) % ring.stored_rows(groups)
-            while row < f["stored_rows"] and ring.geometry.first_row(row) < released:
-                row += ring.stored_rows(groups)
-            self._require(row < f["stored_rows"], "reads a frame row that is another frame's or has been released")
-            last = ring.geometry.last_row(row)
-            self._require(last < ready, f"reads frame row {last} of the {ready} that it has waited for")
-
     # --- the lanes
 
-    def _row(self, instruction: Instruction, ring: _FrameRing) -> None:
+    def _row(self, instruction: Instruction, ring: FrameRing) -> None:
         f = instruction.fields
         arithmetic = self._rows.get(instruction.address)
         if arithmetic is None:
@@ -370,7 +269,7 @@ class Machine:
         results: NDArray[np.int8],
         rows: list[int],
         targets: NDArray[np.int64],
-        ring: _FrameRing,
+        ring: FrameRing,
     ) -> NDArray[np.int8]:
         """What a pooled ROW writes to its target; its own maxima, or its second row, also go to the copy's row."""
         peaks = copied = arithmetic.pool(results)
@@ -407,14 +306,9 @@ class Machine:
             return combines_in_flight(self.architecture, earlier, row, copied=True)
         return False
 
-    def _check_write(self, f: Fields, low: int, high: int, ring: _FrameRing) -> None:
+    def _check_write(self, f: Fields, low: int, high: int, ring: FrameRing) -> None:
         """Refuse to write into the frame ring while the link may, or into a result that may still be read."""
-        start, end = ring.fields["start"], ring.fields["end"]
-        if not (high <= start or end <= low):
-            is_full = ring.guaranteed - ring.released >= ring.fields["held_rows"]
-            is_last = ring.guaranteed == ring.first_of_frame + ring.fields["rows"]
-            self._require(is_full and is_last, f"writes groups {low}..{high} into the frame ring")
-            ring.covered = True
+        ring.check_write(low, high)
         self._result_is_free |= bool(f["hold_result"])
         start, end = self._result["start"], self._result["start"]
         end += self._result["words"] * self.architecture.groups_per_word
@@ -446,7 +340,7 @@ class Machine:
         self._require(f["idle"] >= least, f"idle {f['idle']} is below the minimum {least}")
         return arithmetic
 
-    def _source_rows(self, f: Fields, source: int, arithmetic: RowArithmetic, ring: _FrameRing) -> list[int]:
+    def _source_rows(self, f: Fields, source: int, arithmetic: RowArithmetic, ring: FrameRing) -> list[int]:
         """The word address of each kernel row; what it reads is inside its ring, landed, and arrived."""
         groups = self.architecture.groups_per_word
         self._require(source % groups == 0, f"source row {source} is not word aligned")
@@ -457,9 +351,7 @@ class Machine:
                 high = address + arithmetic.read_end * groups
                 self._require(high <= f["source_end"], f"reads up to group {high}, beyond its ring")
                 self._check_in_flight(address + arithmetic.read_groups, "source")
-                self._check_frame_read(
-                    ring, rows[-1] + arithmetic.read_begin, arithmetic.read_end - arithmetic.read_begin
-                )
+                ring.check_read(rows[-1] + arithmetic.read_begin, arithmetic.read_end - arithmetic.read_begin)
             address += f["row_step"]
             if address >= f["source_end"]:
                 address -= f["source_end"] - f["source_start"]
@@ -469,6 +361,11 @@ class Machine:
         last = address + int(offsets[-1, -1])
         self._require(last < f[f"{role}_end"], f"{role} row ends at group {last}, beyond its ring")
         return address + offsets
+
+    def _have_landed(self, start: int, end: int) -> bool:
+        """Whether nothing that ROWs have written to groups ``start`` .. ``end`` may still be on its way."""
+        landed = max(self._landed, self._sequence - ROWS_IN_FLIGHT - 1)
+        return int(self._writer[start:end].max()) < landed
 
     def _check_in_flight(self, groups: NDArray[np.int64], role: str) -> None:
         """Refuse to read what one of the last ROWs writes, unless a fence lies between."""
