@@ -64,7 +64,7 @@ PRESETS: dict[str, Architecture] = {
             clock_hz=100_000_000,
             board="max10-10m50-flash",
         ),
-        # 64 multipliers for the lanes, two each for two requantisers and one adder: 70 of an LFE5U-45F's 72.
+        # 64 multipliers for the lanes, two for each of two requantisers, four for the adder: an LFE5U-45F's 72.
         Architecture(
             name="ecp5-45f",
             lanes_in=16,
