@@ -26,6 +26,7 @@ from emberline.model.emulator import Emulator
 from emberline.simulation.board import SimulatedBoard, simulate_architecture
 
 SETTINGS = LinkSettings(timeout_s=0.005, byte_s=2e-8, payload_bytes=PAYLOAD_LIMIT)
+PAGED = replace(LINKED, name="linked-paged", program_depth_words=256)
 IMPATIENT = replace(SETTINGS, timeout_s=0.0005, attempts=30)
 
 
@@ -60,6 +61,21 @@ def test_a_link_that_keeps_up_costs_no_cycle(board: SimulatedBoard, seed: int) -
     device = connect(board)
     device.load(case.program)
     check(device, case, punctual=True)
+    check(device, case, punctual=True)
+
+
+@pytest.fixture(scope="module")
+def paged_board() -> Iterator[SimulatedBoard]:
+    with simulate_architecture(PAGED) as board:
+        yield board
+
+
+@pytest.mark.parametrize("seed", SEEDS[:3])
+def test_pages_come_over_the_link_between_the_weights(paged_board: SimulatedBoard, seed: int) -> None:
+    case = network_of(seed, PAGED)
+    assert len(case.program.pages) > 3 and len(case.program.instructions) > PAGED.program_depth_words
+    device = Device(Target("rtl", paged_board, PAGED, SETTINGS))
+    device.load(case.program)
     check(device, case, punctual=True)
 
 

@@ -81,7 +81,7 @@ class _Emitter:
         nodes, stream = find_loops(tokens), self.weights.stream
         words, layers = write(nodes)
         words += encode(Opcode.END, {})
-        if len(words) > self.architecture.program_depth_words and self.architecture.fetches_from_flash:
+        if len(words) > self.architecture.program_depth_words and self.architecture.streams:
             program = make_pages(nodes, self.architecture, self.weights.offset + len(stream))
             words, layers, stream = program.words, program.layers, stream + program.stream
         else:

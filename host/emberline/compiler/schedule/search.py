@@ -87,7 +87,7 @@ class Search:
         """
         candidates = list(self._candidates(available_words))
         schedule = None
-        pages = self.architecture.weight_word_cycles if self.architecture.fetches_from_flash else WORD_PRICES[-1]
+        pages = self.architecture.weight_word_cycles if self.architecture.streams else WORD_PRICES[-1]
         for price in (each for each in WORD_PRICES if each <= max(1, pages)):
             chain = self._cheapest(candidates, price)
             if chain is None:
