@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value, signed
-from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from emberline.arch.architecture import Architecture
@@ -13,13 +13,14 @@ from emberline.gateware import activation_buffer, lane, requantiser, residual_ad
 from emberline.gateware import pooler as pooling
 from emberline.gateware.activation_buffer import ActivationBuffer
 from emberline.gateware.depthwise import DepthwiseSums
-from emberline.gateware.frame_writer import ROW_BYTES_WIDTH, ROW_COUNT_WIDTH, FrameWriter
+from emberline.gateware.frame_writer import FrameWriter
 from emberline.gateware.lane import Lane
-from emberline.gateware.lane_control import CHUNK_WIDTH, CONTROL, WEIGHT_LATENCY, weight_write_layout
+from emberline.gateware.lane_control import CONTROL, WEIGHT_LATENCY, weight_write_layout
+from emberline.gateware.link.core_ports import CoreSignature
 from emberline.gateware.link.stream_register import StreamRegister
 from emberline.gateware.requantiser import Requantiser
 from emberline.gateware.result_path import COMBINE_LATENCY, MEET_LATENCY, ResultPath
-from emberline.gateware.result_reader import RESULT_BYTES_WIDTH, ResultReader
+from emberline.gateware.result_reader import ResultReader
 from emberline.gateware.row_issuer import RowIssuer
 from emberline.gateware.sequencer import Sequencer
 from emberline.gateware.structures import delayed
@@ -32,57 +33,18 @@ RESET_PARTS = 4
 """Parts of the machine that are reset one cycle after the other, so that no net reaches all of it."""
 
 
-def weight_chunk_count(architecture: Architecture) -> int:
-    """Four-byte pieces of the weight image."""
-    return architecture.weight_bytes * 8 // CHUNK_WIDTH
-
-
 class Accelerator(wiring.Component):
     """Runs a compiled program on frames, one at a time, and counts their cycles.
 
-    Members:
-        program_enable, program_address, program_data: writes into the instruction memory, always accepted.
-        weight_enable, weight_address, weight_data: four bytes of the weight image at byte ``4 * weight_address``.
-        i_frame: bytes of frame rows; frame_free_rows, frame_row_bytes, frame_commit, frame_abort: `FrameWriter`.
-        o_result: bytes of the result after result_start; result_bytes their number; result_valid: the result of the
-            last of ``frames_done`` frames is there until result_release.
-        start, running, fault, cycles, stall_cycles: `Sequencer`.
-        flash: the configuration flash's lines, where weights may come from it.
-        supply_enable, supply_data, supply_commit, supply_abort, supply_room, supply_awaited: `WeightSupply`, where they
-            may come over the link.
-        clear: stop and reset all control state; the memories keep their contents.
+    Members: `emberline.gateware.link.core_ports.CoreSignature`, from the accelerator's side, and ``flash``, the
+    configuration flash's lines, where weights may come from it. ``clear`` resets all control state; the memories keep
+    their contents.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         self._architecture = architecture
-        super().__init__(
-            {
-                "program_enable": In(1),
-                "program_address": In(range(architecture.program_depth_words)),
-                "program_data": In(32),
-                "weight_enable": In(1),
-                "weight_address": In(range(weight_chunk_count(architecture))),
-                "weight_data": In(CHUNK_WIDTH),
-                "i_frame": In(stream.Signature(8)),
-                "frame_free_rows": Out(ROW_COUNT_WIDTH),
-                "frame_row_bytes": Out(ROW_BYTES_WIDTH),
-                "frame_commit": In(1),
-                "frame_abort": In(1),
-                "frames_done": Out(16),
-                "result_valid": Out(1),
-                "result_bytes": Out(RESULT_BYTES_WIDTH),
-                "result_start": In(1),
-                "result_release": In(1),
-                "o_result": Out(stream.Signature(8)),
-                "start": In(1),
-                "clear": In(1),
-                "running": Out(1),
-                "fault": Out(8),
-                "cycles": Out(32),
-                "stall_cycles": Out(32),
-                **source_members(architecture),
-            }
-        )
+        core = {name: member.flip() for name, member in CoreSignature(architecture).members.items()}
+        super().__init__(core | source_members(architecture))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
