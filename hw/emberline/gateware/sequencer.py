@@ -12,6 +12,7 @@ from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Fault, Opcode
 from emberline.arch.layout import WORD_WIDTH
 from emberline.gateware import frame_writer, result_reader, weight_loader
+from emberline.gateware.program_ports import program_members
 from emberline.gateware.structures import delayed, memory_output, structure
 
 ROW_AND_MORE = data.StructLayout(
@@ -53,42 +54,23 @@ class Sequencer(wiring.Component):
     A ROW is handed out when at most one other ROW is in flight, or none if it has ``fence``; when ``wait_rows`` frame
     rows are there; and, if it has ``hold_result``, when the last frame's result has been released.
 
-    Members:
-        write_enable, write_address, write_data: the instruction memory.
-        start: run from word 0; only while not ``running``.
-        running, fault (`emberline.arch.isa.Fault`).
-        o_frame, o_frame_configure: a FRAME instruction; o_result, o_result_configure: a RESULT instruction.
+    Members: those of `program_members`, and:
         o_row, o_add, o_pool: the ROW, its ADD fields, its POOL fields.
         o_load, o_load_valid: a LOAD that is queued, not while i_loads_pending is ``isa.LOAD_QUEUE``. i_loads_pending,
             i_weights_pending, i_pages_pending: those that are not complete, all or by kind; i_load_late: the one under
             way takes longer than announced; i_load_fault: stop.
         o_source, o_target, o_third: addresses in groups; the third is the residual's or the copy's.
         o_row_valid: it may start; i_row_taken: it does; i_ready: it could.
-        i_row_end: the ROW being walked has read its last word; i_row_done: a ROW's last group has been written.
-        i_rows, i_rows_count: frame rows have come; o_release, o_release_count: rows that are free again.
-        result_release: the result may be overwritten.
-        result_valid, frames_done: a frame has been computed. cycles, stall_cycles: of that frame: from BEGIN with its
-            rows there to the last group written; those of them in which only the link, or a late LOAD, was waited for,
-            or a JUMP waited for a late one.
+        i_row_end: the ROW being walked has read its last word.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         self._architecture = architecture
         # Instructions of more than one word
         self._long = [Opcode.FRAME, Opcode.RESULT, Opcode.ROW] + architecture.streams * [Opcode.LOAD]
-        address = range(architecture.program_depth_words)
         super().__init__(
-            {
-                "write_enable": In(1),
-                "write_address": In(address),
-                "write_data": In(WORD_WIDTH),
-                "start": In(1),
-                "running": Out(1),
-                "fault": Out(8),
-                "o_frame": Out(frame_writer.SETTINGS),
-                "o_frame_configure": Out(1),
-                "o_result": Out(result_reader.SETTINGS),
-                "o_result_configure": Out(1),
+            program_members(architecture)
+            | {
                 "o_row": Out(ROW_AND_MORE["row"].shape),
                 "o_add": Out(structure(isa.ADD)),
                 "o_pool": Out(structure(isa.POOL)),
@@ -106,16 +88,6 @@ class Sequencer(wiring.Component):
                 "i_row_taken": In(1),
                 "i_ready": In(1),
                 "i_row_end": In(1),
-                "i_row_done": In(1),
-                "i_rows": In(1),
-                "i_rows_count": In(frame_writer.ROW_COUNT_WIDTH),
-                "o_release": Out(1),
-                "o_release_count": Out(8),
-                "result_release": In(1),
-                "result_valid": Out(1),
-                "frames_done": Out(16),
-                "cycles": Out(32),
-                "stall_cycles": Out(32),
             }
         )
 

@@ -13,6 +13,7 @@ from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Fault, Opcode
 from emberline.arch.layout import WORD_WIDTH
 from emberline.gateware import frame_writer, result_reader
+from emberline.gateware.program_ports import program_members
 from emberline.gateware.structures import structure
 
 ROW = data.StructLayout({**structure(isa.ROW).members, "unused": WORD_WIDTH * isa.ROW.word_count - isa.ROW.width})
@@ -45,10 +46,7 @@ class CompactSequencer(wiring.Component):
 
     An instruction of ``n`` words takes ``n + 2`` cycles; a ROW four more for each pointer, one to start, and its walk.
 
-    Members:
-        write_enable, write_address, write_data, start, running, fault, o_frame, o_frame_configure, o_result,
-            o_result_configure, i_rows, i_rows_count, o_release, o_release_count, result_release, result_valid,
-            frames_done, cycles, stall_cycles: as `emberline.gateware.sequencer.Sequencer` has them.
+    Members: those of `program_members`, and:
         o_row, o_add: the ROW and its ADD fields, from ``o_row_start`` to ``i_row_done``.
         o_source, o_target, o_residual: addresses in words. ``i_next_group``: target and residual move on by one.
         i_rotate: the three scales of ADD take each other's places, the next one comes first.
@@ -56,38 +54,18 @@ class CompactSequencer(wiring.Component):
 
     def __init__(self, architecture: Architecture) -> None:
         self._architecture = architecture
-        program = range(architecture.program_depth_words)
         address = range(architecture.activation_depth_words)
         super().__init__(
-            {
-                "write_enable": In(1),
-                "write_address": In(program),
-                "write_data": In(WORD_WIDTH),
-                "start": In(1),
-                "running": Out(1),
-                "fault": Out(8),
-                "o_frame": Out(frame_writer.SETTINGS),
-                "o_frame_configure": Out(1),
-                "o_result": Out(result_reader.SETTINGS),
-                "o_result_configure": Out(1),
+            program_members(architecture)
+            | {
                 "o_row": Out(ROW),
                 "o_add": Out(ADD),
                 "o_source": Out(address),
                 "o_target": Out(address),
                 "o_residual": Out(address),
                 "o_row_start": Out(1),
-                "i_row_done": In(1),
                 "i_next_group": In(1),
                 "i_rotate": In(1),
-                "i_rows": In(1),
-                "i_rows_count": In(frame_writer.ROW_COUNT_WIDTH),
-                "o_release": Out(1),
-                "o_release_count": Out(8),
-                "result_release": In(1),
-                "result_valid": Out(1),
-                "frames_done": Out(16),
-                "cycles": Out(32),
-                "stall_cycles": Out(32),
             }
         )
 
