@@ -88,9 +88,9 @@ when at most ``loads`` of the LOADs of weights before it are not complete.
 
 **Pages.** A program that is longer than the instruction memory is cut into pages. The first one is there from the start
 and stays; it ends with a ``JUMP``, as every page but the last. The others come from where weights come from, by LOADs
-with ``page``, whose words are instructions. JUMP waits until every such LOAD before it is complete, and goes on at a word of
-the instruction memory: the first one of the page that has come. A *program* is the list of its pages' words, one page
-behind the other, so that a JUMP goes on with the word behind it.
+with ``page``, whose words are instructions. JUMP waits until every such LOAD before it is complete, and goes on at a
+word of the instruction memory: the first one of the page that has come. A *program* is the list of its pages' words,
+one page behind the other, so that a JUMP goes on with the word behind it.
 
 Three rows of a 3x3 pool with stride 2: the first stores its maxima, the second combines with them, the third combines
 and copies, which begins the next pooled row.
