@@ -3,7 +3,8 @@
     python bitstreams/build.py [TARGET ...]
 
 Each board is placed and routed with several seeds, two at once. The report is that of the seed in `budgets.json`, which
-`emberline build` takes too; beside it stand the clocks that all of them reached, and their median.
+`emberline build` takes too; beside it stand the clocks that all of them reached, and their median. A seed
+that the tools could not route, or not in time, has reached nothing: its clock is 0.
 
 `emberline build TARGET` builds one without touching the reports; the work is done in `emberline.gateware.boards`.
 A bitstream that misses its clock, or needs more than `budgets.json` allows, is an error.
@@ -41,11 +42,22 @@ def over_budget(report: Report, budget: dict[str, float]) -> list[str]:
     return problems
 
 
-def build_seeds(target: str, seeds: list[int]) -> dict[int, Report]:
-    """The reports of all seeds, whether they meet the clock or not."""
+def build_seeds(target: str, seeds: list[int]) -> dict[int, Report | EmberlineError]:
+    """The reports of all seeds, whether they meet the clock or not, or why there is none."""
+
+    def report(seed: int) -> Report | EmberlineError:
+        try:
+            return build(target, seed=seed, allow_timing_failure=True)
+        except EmberlineError as error:
+            return error
+
     with ThreadPoolExecutor(PARALLEL) as pool:
-        reports = pool.map(lambda seed: build(target, seed=seed, allow_timing_failure=True), seeds)
-        return dict(zip(seeds, reports, strict=True))
+        return dict(zip(seeds, pool.map(report, seeds), strict=True))
+
+
+def clocks(reports: dict[int, Report | EmberlineError]) -> dict[str, float]:
+    """MHz by seed; 0 where there is no report."""
+    return {str(seed): each.achieved_mhz if isinstance(each, Report) else 0.0 for seed, each in reports.items()}
 
 
 def main(targets: list[str]) -> int:
@@ -54,17 +66,18 @@ def main(targets: list[str]) -> int:
     status = 0
     for target in targets or list(TARGETS):
         budget = budgets[target]
-        try:
-            reports = build_seeds(target, budget["seeds"])
-        except EmberlineError as error:
-            print(error, file=sys.stderr)
+        reports = build_seeds(target, budget["seeds"])
+        for seed, each in reports.items():
+            if isinstance(each, EmberlineError):
+                print(f"{target}, seed {seed}: {each}", file=sys.stderr)
+        report = reports[budget["seed"]]
+        if isinstance(report, EmberlineError):
             status = 1
             continue
-        report = reports[budget["seed"]]
-        clocks = {str(seed): each.achieved_mhz for seed, each in reports.items()}
-        document = {**report.to_json(), "clocks_mhz": clocks, "median_mhz": median(clocks.values())}
+        reached = clocks(reports)
+        document = {**report.to_json(), "clocks_mhz": reached, "median_mhz": median(reached.values())}
         (REPORTS / f"{target}.json").write_text(json.dumps(document, indent=2) + "\n")
-        print(f"{target}: {report.achieved_mhz} MHz, {report.bitstream}; of all seeds {clocks}")
+        print(f"{target}: {report.achieved_mhz} MHz, {report.bitstream}; of all seeds {reached}")
         if document["median_mhz"] < report.clock_mhz:
             print(f"{target}: the median of the seeds misses {report.clock_mhz:g} MHz", file=sys.stderr)
             status = 1

@@ -90,6 +90,31 @@ def test_seeds_share_a_netlist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert ran == ["top.json", "top.bit", "top.bit"]
 
 
+def test_tools_that_do_not_end_are_stopped_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(ecp5_tools, "LIMIT_S", 0.05)
+    with pytest.raises(BuildError, match=r"stopped, as they had not made top.json after 0.05 seconds"):
+        ecp5_tools.route(_plan())
+    (folder,) = (tmp_path / "emberline" / "netlists").iterdir()
+    assert (folder / ecp5_tools.GIVEN_UP).is_file() and not (folder / ecp5_tools.NETLIST).is_file()
+    monkeypatch.setattr(ecp5_tools, "_run", None)
+    with pytest.raises(BuildError, match="stopped"):
+        ecp5_tools.route(_plan())
+
+
+def test_a_seed_that_was_not_routed_has_no_clock(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    routed = boards.Report("x", 1, Path(), 100.0, 110.0, {}, {}, {}, {}, "", {})
+
+    def build(target: str, *, seed: int, allow_timing_failure: bool) -> boards.Report:
+        if seed == 2:
+            raise BuildError("stopped")
+        return replace(routed, seed=seed)
+
+    monkeypatch.setattr(script, "build", build)
+    reports = script.build_seeds("x", [1, 2, 3])
+    assert script.clocks(reports) == {"1": 110.0, "2": 0.0, "3": 110.0}
+
+
 def test_a_board_leads_its_flash_to_the_machine_that_fetches_weights() -> None:
     """Its clock by the primitive that drives the configuration's, and its lines, which others leave alone."""
     netlists = {}

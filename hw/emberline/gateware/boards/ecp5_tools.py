@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +31,11 @@ REPORT = f"{NAME}.report.json"
 NETLIST = f"{NAME}.json"
 SECONDS = "seconds"
 """The file that says how long the tools took."""
+GIVEN_UP = "given_up"
+"""The file that says why they were stopped."""
+LIMIT_S = 1800
+"""Seconds after which the tools are stopped. Place and route takes half of it, alone on two cores; but with some seeds
+the router does not find a way for its last hundreds of arcs."""
 
 _SYNTHESIS = threading.Lock()
 """Builds that run side by side mostly share a netlist: the first one makes it."""
@@ -118,7 +125,10 @@ def route(plan: BuildPlan) -> Routed:
 
 
 def _cached(folder: Path, result: str, plan: BuildPlan, tools: Mapping[str, str], netlist: Path | None = None) -> Path:
-    """``folder``, where some of the plan's tools have made ``result``, now or before."""
+    """``folder``, where some of the plan's tools have made ``result``, now or before. ``BuildError`` if they have not,
+    or were stopped there before."""
+    if (folder / GIVEN_UP).is_file():
+        raise BuildError((folder / GIVEN_UP).read_text())
     if not (folder / result).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
@@ -126,7 +136,13 @@ def _cached(folder: Path, result: str, plan: BuildPlan, tools: Mapping[str, str]
         if netlist is not None:
             os.link(netlist, scratch / NETLIST)
         start = time.monotonic()
-        _run(plan, scratch, tools, result)
+        try:
+            _run(plan, scratch, tools, result)
+        except subprocess.TimeoutExpired:
+            reason = f"the tools were stopped, as they had not made {result} after {LIMIT_S} seconds"
+            (scratch / GIVEN_UP).write_text(reason)
+            scratch.rename(folder)
+            raise BuildError(reason) from None
         (scratch / SECONDS).write_text(f"{time.monotonic() - start:.0f}")
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
@@ -135,18 +151,26 @@ def _cached(folder: Path, result: str, plan: BuildPlan, tools: Mapping[str, str]
 
 def _run(plan: BuildPlan, folder: Path, tools: Mapping[str, str], result: str) -> None:
     """Run the plan's script with these tools and no others. They see nothing but their working directory: everything in
-    the plan has a relative name."""
+    the plan has a relative name. ``TimeoutExpired`` after ``LIMIT_S``; nothing of them is left then."""
     idle = dict.fromkeys(("YOSYS", "NEXTPNR_ECP5", "ECPPACK", "OPENFPGALOADER"), "true")
     ours = {name: str(Path(sys.executable).parent / tool) for name, tool in tools.items()}
     log = folder / "build.log"
     with log.open("w") as output:
-        process = subprocess.run(
+        process = subprocess.Popen(
             ["sh", f"{plan.script}.sh"],
             cwd=folder,
             env=os.environ | idle | ours | {"AMARANTH_verbose": ""},
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
+        try:
+            process.wait(LIMIT_S)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
     if process.returncode or not (folder / result).is_file():
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
         raise BuildError(f"the tools failed with exit status {process.returncode}; the end of {log}:\n{tail}")
