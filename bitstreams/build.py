@@ -78,8 +78,8 @@ def main(targets: list[str]) -> int:
         document = {**report.to_json(), "clocks_mhz": reached, "median_mhz": median(reached.values())}
         (REPORTS / f"{target}.json").write_text(json.dumps(document, indent=2) + "\n")
         print(f"{target}: {report.achieved_mhz} MHz, {report.bitstream}; of all seeds {reached}")
-        if document["median_mhz"] < report.clock_mhz:
-            print(f"{target}: the median of the seeds misses {report.clock_mhz:g} MHz", file=sys.stderr)
+        if document["median_mhz"] < budget["median_mhz"]:
+            print(f"{target}: the median of the seeds misses {budget['median_mhz']:g} MHz", file=sys.stderr)
             status = 1
         for problem in over_budget(report, budget):
             print(f"{target}: over budget: {problem}", file=sys.stderr)
