@@ -33,9 +33,9 @@ SECONDS = "seconds"
 """The file that says how long the tools took."""
 GIVEN_UP = "given_up"
 """The file that says why they were stopped."""
-LIMIT_S = 1800
-"""Seconds after which the tools are stopped. Place and route takes half of it, alone on two cores; but with some seeds
-the router does not find a way for its last hundreds of arcs."""
+LIMIT_S = 3600
+"""Seconds after which the tools are stopped. Two seeds at once take half of it; but with some seeds the router finds no
+way for its last hundreds of arcs."""
 
 _SYNTHESIS = threading.Lock()
 """Builds that run side by side mostly share a netlist: the first one makes it."""
@@ -139,7 +139,7 @@ def _cached(folder: Path, result: str, plan: BuildPlan, tools: Mapping[str, str]
         try:
             _run(plan, scratch, tools, result)
         except subprocess.TimeoutExpired:
-            reason = f"the tools were stopped, as they had not made {result} after {LIMIT_S} seconds"
+            reason = f"the tools were stopped, as they had not made {result} after {LIMIT_S} seconds; {folder} says so"
             (scratch / GIVEN_UP).write_text(reason)
             scratch.rename(folder)
             raise BuildError(reason) from None
