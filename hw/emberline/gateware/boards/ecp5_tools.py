@@ -136,16 +136,17 @@ def _cached(folder: Path, result: str, plan: BuildPlan, tools: Mapping[str, str]
         if netlist is not None:
             os.link(netlist, scratch / NETLIST)
         start = time.monotonic()
+        reason = None
         try:
             _run(plan, scratch, tools, result)
+            (scratch / SECONDS).write_text(f"{time.monotonic() - start:.0f}")
         except subprocess.TimeoutExpired:
             reason = f"the tools were stopped, as they had not made {result} after {LIMIT_S} seconds; {folder} says so"
             (scratch / GIVEN_UP).write_text(reason)
-            scratch.rename(folder)
-            raise BuildError(reason) from None
-        (scratch / SECONDS).write_text(f"{time.monotonic() - start:.0f}")
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
+        if reason is not None:
+            raise BuildError(reason)
     return folder
 
 
