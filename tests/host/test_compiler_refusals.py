@@ -165,7 +165,7 @@ def far_shift(net: Network) -> Graph:
     "build, message",
     [
         (small_maximum, "layer 'pool0': there are no maxima on 'small'"),
-        (large_kernel, "layer 'conv0': a kernel of 19 words does not fit the cache of 16 words on 'small'"),
+        (large_kernel, "layer 'conv0': a kernel of 25 words does not fit the cache of 16 words on 'small'"),
         (
             far_shift,
             "layer 'conv0': scaling by shifts of 0 to the left and 31 to the right cannot run on 'small'",
