@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, ShapeLike, Signal, Value, signed
-from amaranth.lib import data, enum, stream
+from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from emberline.arch.architecture import Architecture
@@ -24,6 +24,27 @@ class Region(enum.Enum):
     LEFT = 0
     FRAME = 1
     RIGHT = 2
+
+
+def frame_members(architecture: Architecture) -> dict[str, wiring.Member]:
+    """The ports that every frame writer has; what it writes is its own."""
+    return {
+        "settings": In(SETTINGS),
+        "i_configure": In(1),
+        "i_bytes": In(stream.Signature(8)),
+        "i_commit": In(1),
+        "i_abort": In(1),
+        "i_release": In(1),
+        "i_release_count": In(8),
+        "o_free_rows": Out(ROW_COUNT_WIDTH),
+        "o_row_bytes": Out(ROW_BYTES_WIDTH),
+        "o_committed": Out(1),
+        "o_committed_count": Out(ROW_COUNT_WIDTH),
+        "o_valid": Out(1),
+        "o_address": Out(range(architecture.activation_depth_words)),
+        "o_enable": Out(architecture.lanes_in),
+        "i_ready": In(1),
+    }
 
 
 class FrameWriter(FramePlaces):
@@ -56,26 +77,7 @@ class FrameWriter(FramePlaces):
         self._architecture = architecture
         # Places in the ring, in bytes: what is added is taken modulo the buffer's.
         self._offset_width = (architecture.activation_depth_words * architecture.lanes_in - 1).bit_length()
-        super().__init__(
-            {
-                "settings": In(SETTINGS),
-                "i_configure": In(1),
-                "i_bytes": In(stream.Signature(8)),
-                "i_commit": In(1),
-                "i_abort": In(1),
-                "i_release": In(1),
-                "i_release_count": In(8),
-                "o_free_rows": Out(ROW_COUNT_WIDTH),
-                "o_row_bytes": Out(ROW_BYTES_WIDTH),
-                "o_committed": Out(1),
-                "o_committed_count": Out(ROW_COUNT_WIDTH),
-                "o_valid": Out(1),
-                "o_address": Out(range(architecture.activation_depth_words)),
-                "o_enable": Out(architecture.lanes_in),
-                "o_bytes": Out(PIECE),
-                "i_ready": In(1),
-            }
-        )
+        super().__init__(frame_members(architecture) | {"o_bytes": Out(PIECE)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -10,7 +10,7 @@ from emberline.arch import isa
 from emberline.arch.isa import Opcode
 from emberline.gateware.structures import delayed, structure
 
-_OPERANDS = ("source", "target", "residual")
+OPERANDS = ("source", "target", "residual")
 """The third operand is the residual of an ADD or the copy of a POOL: their pointer fields are the same bits."""
 
 
@@ -50,7 +50,7 @@ class PointerPath(wiring.Component):
         last_operand = Mux(self.o_row.add | self.o_row.pool, 2, 1)
 
         def field(name: str, index: Value) -> Value:
-            return Array(fields[each][f"{each}_{name}"] for each in _OPERANDS)[index]
+            return Array(fields[each][f"{each}_{name}"] for each in OPERANDS)[index]
 
         active = self._state == State.POINTERS
         operands = [operand[:2]]

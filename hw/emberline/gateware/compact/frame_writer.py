@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
 
 from emberline.arch.architecture import Architecture
-from emberline.gateware.frame_writer import ROW_BYTES_WIDTH, ROW_COUNT_WIDTH, SETTINGS
+from emberline.gateware.frame_writer import ROW_COUNT_WIDTH, frame_members
 
 
 class CompactFrameWriter(wiring.Component):
@@ -33,26 +33,7 @@ class CompactFrameWriter(wiring.Component):
 
     def __init__(self, architecture: Architecture) -> None:
         self._architecture = architecture
-        super().__init__(
-            {
-                "settings": In(SETTINGS),
-                "i_configure": In(1),
-                "i_bytes": In(stream.Signature(8)),
-                "i_commit": In(1),
-                "i_abort": In(1),
-                "i_release": In(1),
-                "i_release_count": In(8),
-                "o_free_rows": Out(ROW_COUNT_WIDTH),
-                "o_row_bytes": Out(ROW_BYTES_WIDTH),
-                "o_committed": Out(1),
-                "o_committed_count": Out(ROW_COUNT_WIDTH),
-                "o_valid": Out(1),
-                "o_address": Out(range(architecture.activation_depth_words)),
-                "o_enable": Out(architecture.lanes_in),
-                "o_byte": Out(8),
-                "i_ready": In(1),
-            }
-        )
+        super().__init__(frame_members(architecture) | {"o_byte": Out(8)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -13,6 +13,7 @@ from emberline.arch.architecture import Architecture
 from emberline.arch.isa import Fault, Opcode
 from emberline.arch.layout import WORD_WIDTH
 from emberline.gateware import frame_writer, result_reader
+from emberline.gateware.pointer_path import OPERANDS
 from emberline.gateware.program_ports import program_members
 from emberline.gateware.structures import structure
 
@@ -21,8 +22,6 @@ ADD = structure(isa.ADD)
 
 SCALE_WIDTH = 36
 """Bits of a multiplier and its shift, three of which follow each other in ADD."""
-
-_OPERANDS = ("source", "target", "residual")
 
 
 class State(enum.Enum):
@@ -126,7 +125,7 @@ class CompactSequencer(wiring.Component):
         fields = {"source": self.o_row, "target": self.o_row, "residual": self.o_add}
 
         def field(name: str) -> Value:
-            return Array(fields[each][f"{each}_{name}"] for each in _OPERANDS)[self._operand]
+            return Array(fields[each][f"{each}_{name}"] for each in OPERANDS)[self._operand]
 
         total, beyond = Signal(width + 1, reset_less=True), Signal(width + 2, reset_less=True)
         setting = self._view(isa.SET)
