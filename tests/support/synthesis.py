@@ -43,7 +43,7 @@ def run_yosys(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
 
 def vendor_model(family: str, module: str) -> str:
     """The simulation model of one primitive from yosys' library for a family."""
-    text = (LIBRARY / family / "cells_sim.v").read_text()
+    text = "".join(file.read_text() for file in sorted((LIBRARY / family).glob("*_sim.v*")))
     found = re.search(rf"^module {module}\b.*?^endmodule$", text, re.DOTALL | re.MULTILINE)
     assert found is not None, f"{family} has no model of {module}"
     return found[0] + "\n"

@@ -38,7 +38,9 @@ class TwoMultipliers(wiring.Component):
 
 def model(family: str) -> str:
     """yosys' simulation model; for what is a black box to it, ours."""
-    return vendor_model("ice40", "SB_MAC16") if family == "ice40" else MODELS.read_text()
+    if family == "ice40":
+        return vendor_model("ice40", "SB_MAC16")
+    return MODELS.read_text() + vendor_model("ecp5", "LUT4")
 
 
 @pytest.mark.parametrize(

@@ -260,6 +260,7 @@ class Lane(wiring.Component):
         for group in range(1, groups):
             with m.If(index >= group * words):
                 m.d.comb += where.group.eq(group)
+        address = where.as_value()[: ceil_log2(2 * groups)]
         parts = []
         for part, start in enumerate(range(0, width, word_width)):
             size = min(word_width, width - start)
@@ -268,7 +269,7 @@ class Lane(wiring.Component):
             m.submodules[f"parameters_{part}"] = memory
             write, read = memory.write_port(), memory.read_port(domain="comb")
             enable = control.parameter & index.matches(*(group * words + part for group in range(groups)))
-            steering = copies(m, Cat(enable, where), 1, family=architecture.family, name=f"parameters_{part}")[0]
+            steering = copies(m, Cat(enable, address), 1, family=architecture.family, name=f"parameters_{part}")[0]
             m.d.comb += [
                 write.en.eq(steering[0]),
                 write.addr.eq(steering[1:]),

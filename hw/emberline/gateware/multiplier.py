@@ -50,7 +50,7 @@ class Multiplier(wiring.Component):
         m = Module()
         width = max(len(self.a), len(self.b))
         if self._family == "ecp5":
-            m.submodules.primitive = mult18x18d.instance(self.a, self.b, self.product)
+            mult18x18d.add_multiplier(m, self.a, self.b, self.product)
             return m
         if self._family == "gowin" and width <= mult9x9.WIDTH:
             m.submodules.primitive = mult9x9.instance(self.a, self.b, self.product)

