@@ -2,8 +2,8 @@
 
     python bitstreams/build.py [TARGET ...]
 
-Each board is placed and routed with several seeds, two at once. The report is that of the seed in `budgets.json`, which
-`emberline build` takes too; beside it stand the clocks that all of them reached, and their median. A seed
+Each board is placed and routed with the seeds in `budgets.json`, two at once. The report is that of the seed that
+`emberline build` takes, too; beside it stand the clocks that all of them reached, and their median. A seed
 that the tools could not route, or not in time, has reached nothing: its clock is 0.
 
 `emberline build TARGET` builds one without touching the reports; the work is done in `emberline.gateware.boards`.
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "host"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "hw"))
 
 from emberline.errors import EmberlineError
-from emberline.gateware.boards.build import TARGETS, Report, build
+from emberline.gateware.boards.build import SEEDS, TARGETS, Report, build
 
 FOLDER = Path(__file__).resolve().parent
 REPORTS = FOLDER / "reports"
@@ -70,7 +70,7 @@ def main(targets: list[str]) -> int:
         for seed, each in reports.items():
             if isinstance(each, EmberlineError):
                 print(f"{target}, seed {seed}: {each}", file=sys.stderr)
-        report = reports[budget["seed"]]
+        report = reports[SEEDS[target]]
         if isinstance(report, EmberlineError):
             status = 1
             continue

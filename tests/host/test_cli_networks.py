@@ -133,6 +133,17 @@ def test_zoo_verify_fails_where_values_differ(capfd: Capture, monkeypatch: pytes
     assert "values differ, by at most" in finished.out
 
 
+@pytest.mark.parametrize(
+    ("cycles", "stalls", "fails"), [(100, 0, False), (99, 0, True), (101, 0, True), (98, 3, False), (96, 3, True)]
+)
+def test_zoo_verify_fails_where_cycles_are_not_the_predicted_ones(cycles: int, stalls: int, fails: bool) -> None:
+    """A wait for the host may hide other waits: then the machine works less, and with the wait no less."""
+    from emberline.cli.zoo_verify import Row
+
+    row = Row("x", "rtl", "model", cycles=cycles, stall_cycles=stalls, predicted_cycles=100)
+    assert row.failed == row.to_json()["failed"] == fails
+
+
 def test_zynqnet_equals_its_published_activations(data_folder: Path) -> None:
     from emberline.cli.zoo_verify import golden_row
 

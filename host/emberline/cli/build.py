@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
 def build(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="A board with a preset, such as ulx3s-85f.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Copy the bitstream to this file.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the placer.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of the placer, default that of the board's committed report.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """The work is done in `emberline.gateware.boards.build`."""

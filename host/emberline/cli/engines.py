@@ -32,6 +32,11 @@ class FrameResult:
     cycles: int | None = None
     stall_cycles: int = 0
 
+    def takes(self, predicted: int) -> bool:
+        """Whether these are the cycles of a prediction, which has no wait for the host. Such a wait may hide others,
+        for weights or for a row to be written."""
+        return self.cycles is not None and self.cycles <= predicted <= self.cycles + self.stall_cycles
+
 
 class Engine(Protocol):
     """Runs frames of one network, one at a time, in order."""
