@@ -47,7 +47,8 @@ def bench(
         list[float] | None, typer.Option(help="MB/s of the flash; may be repeated, for a row each.")
     ] = None,
     slope: Annotated[
-        float | None, typer.Option(help="Of float networks, which are quantised first; see `emberline quantize`.")
+        float | None,
+        typer.Option(help="Of float networks, which are quantised first: see `emberline quantize`; default the zoo's."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

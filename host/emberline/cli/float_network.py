@@ -74,7 +74,8 @@ def quantised_network(entry: ZooEntry, images: Path, folder: Path, slope: float 
 
 
 def load_quantised(model: str, slope: float | None = None) -> Network:
-    """The network that ``model`` names; a float one of the zoo quantised with the images that are here.
+    """The network that ``model`` names; a float one of the zoo quantised with the images that are here, and with the
+    entry's slope where none is given.
 
     Raises ``EmberlineError`` as `load_network` does, and for a ``slope`` of a network that is not float.
     """
@@ -90,7 +91,7 @@ def load_quantised(model: str, slope: float | None = None) -> Network:
         )
     console.note(f"quantising {entry.name}")
     with TemporaryDirectory() as folder:
-        return quantised_network(entry, images, Path(folder), slope)
+        return quantised_network(entry, images, Path(folder), entry.slope if slope is None else slope)
 
 
 def is_float(model: str) -> bool:

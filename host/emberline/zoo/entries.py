@@ -80,6 +80,7 @@ class ZooEntry:
         label_offset: the output value of the data set's class 0; 1 where a background class comes first.
         images: in the data folder: what the network is verified with, and calibrated if it is float.
         image_count: how many of them the numpy model is verified with, and the emulator.
+        slope: of a float network, the one of ``emberline quantize`` with which its accuracy hardly suffers.
     """
 
     name: str
@@ -98,6 +99,7 @@ class ZooEntry:
     label_offset: int = 0
     images: str | None = None
     image_count: tuple[int, int] = (500, 2)
+    slope: float | None = None
 
     @property
     def in_package(self) -> bool:

@@ -125,6 +125,7 @@ ENTRIES = (
         label_file=_SYNSETS,
         images="imagenet_samples",
         image_count=(500, 1),
+        slope=3e-9,
     ),
     ZooEntry(
         name="squeezenet_v1.0",
@@ -141,6 +142,7 @@ ENTRIES = (
         label_file=_SYNSETS,
         images="imagenet_samples",
         image_count=(500, 1),
+        slope=3e-8,
     ),
     ZooEntry(
         name="face_ultralight",
