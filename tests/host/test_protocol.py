@@ -177,6 +177,17 @@ def test_a_babbling_line_is_given_up() -> None:
         Link(Babble(), "ttyX", LinkSettings(attempts=2, noise_bytes=4096)).status()
 
 
+def test_an_answer_longer_than_the_noise_that_is_borne_is_taken() -> None:
+    class Large(Wire):
+        def write(self, data: bytes) -> None:
+            fields = {field.name: 0 for field in RESPONSE.fields}
+            self._input += encode_response({**fields, "type": RequestType.READ_RESULT, "sequence": data[3]}, result)
+
+    result = bytes(range(256)) * 32
+    link = Link(Large(), "ttyX", LinkSettings(attempts=1, noise_bytes=4096))
+    assert link.request(RequestType.READ_RESULT, answer_bytes=len(result)) == result
+
+
 def test_an_echoing_line_is_no_board() -> None:
     class Echo(Wire):
         def write(self, data: bytes) -> None:

@@ -45,7 +45,7 @@ class LinkSettings:
         byte_s: time that one byte takes on the line; added for every byte that must travel.
         attempts: how often a request is sent before the board is given up.
         payload_bytes: payload of one request, at most; less is lost with a damaged one.
-        noise_bytes: bytes without meaning after which a board is not waited for any longer.
+        noise_bytes: bytes without meaning, beside an answer, after which a board is not waited for any longer.
         poll_s: pause before a board that has neither room nor a result is asked again; by default a part of the time
             that its frames are predicted to take.
     """
@@ -68,6 +68,11 @@ class BoardState:
     free_rows: int = 0
     frames_done: int = 0
     weight_room: bool = False
+
+
+def _packet_bytes(payload: int) -> int:
+    """Of a packet with a payload of so many bytes."""
+    return PREFIX_BYTES + payload + WORD_BYTES
 
 
 class Link:
@@ -167,7 +172,7 @@ class Link:
         self._sequence = (self._sequence + 1) & 0xFF
         data = encode_request(request, self._sequence, argument, payload)
         expected = answer_bytes or 0
-        limit_s = settings.timeout_s + settings.byte_s * (len(data) + PREFIX_BYTES + expected + WORD_BYTES)
+        limit_s = settings.timeout_s + settings.byte_s * (len(data) + _packet_bytes(expected))
         problem = "no answer"
         for attempt in range(settings.attempts):
             self.retries += attempt > 0
@@ -186,7 +191,7 @@ class Link:
 
     def _await(self, request: RequestType, limit_s: float, expected: int) -> tuple[Packet | None, str]:
         """The response to the request just sent, or ``None`` and what came instead."""
-        noise = self.settings.noise_bytes
+        noise = self.settings.noise_bytes + _packet_bytes(expected)
         received = 0
         problem = "no answer"
         while noise > received:
