@@ -13,7 +13,7 @@ from types import MappingProxyType
 from emberline.errors import BuildError
 
 LIMIT_S = 3600
-"""Seconds after which a tool is stopped: four times what the longest takes. A placer or a router that finds no way
+"""Seconds after which a tool is stopped, about twice what the longest has taken. A placer or a router that finds no way
 does not say so."""
 
 
