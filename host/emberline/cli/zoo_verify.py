@@ -49,8 +49,8 @@ class Row:
         arch: the machine, of emulator and RTL.
         images: frames, from ``source``.
         tolerance: how far codes may lie apart; more is a failure.
-        cycles, stall_cycles, predicted_cycles: of the first frame, as `FrameResult` has them; the emulator's are
-            predicted ones.
+        cycles, predicted_cycles: of the first frame; the emulator's are predicted ones.
+        stall_cycles: of a frame whose weights are fetched: waits for the host, which may hide waits for weights.
         top1, top5, float_top1, float_top5: shares of frames, where there are labels; the float network's beside them.
         faces: boxes that a detector found in each image.
     """
@@ -252,8 +252,8 @@ def _machine_row(
 
 def _cycles(result: FrameResult, program: Program) -> dict[str, Any]:
     """A frame's columns of a `Row`."""
-    waits = {"cycles": result.cycles, "stall_cycles": result.stall_cycles}
-    return {**waits, "predicted_cycles": program.predicted_cycles}
+    stalls = result.stall_cycles if program.stream else 0
+    return {"cycles": result.cycles, "stall_cycles": stalls, "predicted_cycles": program.predicted_cycles}
 
 
 def find_program(network: Network, architecture: Architecture) -> tuple[Program | None, str]:
