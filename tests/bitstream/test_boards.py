@@ -118,19 +118,22 @@ def test_a_seed_that_was_not_routed_has_no_clock(script: ModuleType, monkeypatch
 def test_a_board_leads_its_flash_to_the_machine_that_fetches_weights() -> None:
     """Its clock by the primitive that drives the configuration's, and its lines, which others leave alone."""
     netlists = {}
-    for target in ("ulx3s-85f", "ulx3s-85f-flash"):
+    for target in ("ulx3s-85f", "ulx3s-85f-flash", "ulx3s-85f-two-flashes"):
         make_platform, make_top = boards.TARGETS[target]
         plan = ecp5_tools.prepare(make_platform(), make_top(replace(preset(target), **SMALL)), 1)
         netlists[target] = str(plan.files["top.il"]) + str(plan.files["top.lpf"])
     for text in ("USRMCLK", "configuration_flash_0__select", "configuration_flash_0__data", 'SITE "W1"'):
         assert text not in netlists["ulx3s-85f"]
-        assert text in netlists["ulx3s-85f-flash"]
+        assert text in netlists["ulx3s-85f-flash"] and text in netlists["ulx3s-85f-two-flashes"]
+    for text in ("second_flash_0__select", "second_flash_0__clock", "second_flash_0__data", 'SITE "A11"'):
+        assert text not in netlists["ulx3s-85f-flash"]
+        assert text in netlists["ulx3s-85f-two-flashes"]
 
 
-@pytest.mark.parametrize("pace", [1, 4, 12])
+@pytest.mark.parametrize("pace", [1, 6, 14])
 def test_a_flash_clock_that_cannot_be_made_is_refused_by_name(pace: int) -> None:
     machine = replace(preset("ulx3s-85f-flash"), name="hasty", weight_word_cycles=pace)
-    with pytest.raises(BuildError, match=f"'hasty' cannot be built: .* must be a multiple of 8, not {pace}"):
+    with pytest.raises(BuildError, match=f"'hasty' cannot be built: .* must be a multiple of 4, not {pace}"):
         accelerator(machine)
 
 

@@ -18,6 +18,7 @@ from emberline.gateware.board import UartTop
 from emberline.gateware.boards import ice40_tools
 from emberline.gateware.compact.byte_bus import ByteBus
 from emberline.gateware.resources import Resources, netlist_resources
+from emberline.gateware.weight_source import flash_members
 
 FOLDER = Path(__file__).resolve().parents[2] / "bitstreams"
 BUDGETS = json.loads((FOLDER / "budgets.json").read_text())
@@ -47,7 +48,8 @@ def resources(name: str) -> Resources:
         ports = [bus.i.payload, bus.i.valid, bus.i.ready, bus.o.payload, bus.o.valid, bus.o.ready]
         return netlist_resources(bus, [*map(Value.cast, ports), bus.running, bus.faulted, bus.result_valid])
     top = UartTop(PRESETS[name])
-    flash = [Value.cast(value) for *_, value in top.flash.signature.flatten(top.flash)] if PRESETS[name].streams else []
+    flashes = [getattr(top, member) for member in flash_members(PRESETS[name])]
+    flash = [Value.cast(value) for lines in flashes for *_, value in lines.signature.flatten(lines)]
     return netlist_resources(top, [top.rx, top.tx, top.running, top.faulted, top.active, *flash])
 
 

@@ -31,21 +31,29 @@ def decoded(words: NDArray[np.uint32]) -> bytes:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.binary(min_size=1, max_size=200), st.integers(0, 31), st.integers(1, 60))
-def test_any_bytes_come_back(data: bytes, distance: int, max_chunks: int) -> None:
+@given(st.binary(min_size=1, max_size=200), st.integers(0, 31), st.integers(1, 60), st.booleans())
+def test_any_bytes_come_back(data: bytes, distance: int, max_chunks: int, wide: bool) -> None:
     data = data + bytes(-len(data) % 4)
-    assert decoded(joined(WeightEncoder(max_chunks=max_chunks).encode(data, distance=distance))) == data
+    assert decoded(joined(WeightEncoder(max_chunks, wide).encode(data, distance=distance))) == data
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(0, 1 << 30), st.integers(1, 3000), st.floats(0, 1), st.sampled_from([0.6, 4, 30, 200]), st.booleans()
+    st.integers(0, 1 << 30),
+    st.integers(1, 3000),
+    st.floats(0, 1),
+    st.sampled_from([0.6, 4, 30, 200]),
+    st.booleans(),
+    st.booleans(),
 )
-def test_any_weights_come_back(seed: int, chunks: int, density: float, spread: float, predicted: bool) -> None:
+def test_any_weights_come_back(
+    seed: int, chunks: int, density: float, spread: float, predicted: bool, wide: bool
+) -> None:
     data = weights(seed, 4 * chunks, density, spread)
-    blocks = WeightEncoder(max_chunks=1500).encode(data, distance=4 * predicted)
+    blocks = WeightEncoder(1500, wide).encode(data, distance=4 * predicted)
     assert decoded(joined(blocks)) == data
-    assert all(2 * block.pairs <= 4 * 1500 for block in blocks), "at least a weight for each cycle"
+    most = 2 * 1500 if wide and not blocks[0].wide else 4 * 1500
+    assert all(2 * block.pairs <= most for block in blocks), "at least a weight for each cycle, or two"
 
 
 @pytest.mark.parametrize(
@@ -102,15 +110,15 @@ def test_a_distance_too_long_is_refused() -> None:
         WeightEncoder().encode(bytes(8), distance=32)
 
 
-def stream(density: float = 0.4) -> tuple[bytes, NDArray[np.uint32]]:
+def stream(density: float = 0.4, wide: bool = False) -> tuple[bytes, NDArray[np.uint32]]:
     data = weights(7, 400, density)
-    return data, joined(WeightEncoder(max_chunks=60).encode(data, distance=2))
+    return data, joined(WeightEncoder(60, wide).encode(data, distance=2))
 
 
-@pytest.mark.parametrize("density", [0.2, 1.0])
-def test_every_flipped_bit_is_found_or_harmless(density: float) -> None:
+@pytest.mark.parametrize(("density", "wide"), [(0.2, False), (1.0, False), (1.0, True)])
+def test_every_flipped_bit_is_found_or_harmless(density: float, wide: bool) -> None:
     """Harmless: bits that fill up a word, symbols that do not occur."""
-    data, words = stream(density)
+    data, words = stream(density, wide)
     harmless = 0
     for bit in range(32 * len(words)):
         damaged = words.copy()
@@ -121,9 +129,10 @@ def test_every_flipped_bit_is_found_or_harmless(density: float) -> None:
     assert harmless < 0.12 * 32 * len(words)
 
 
-def test_every_truncation_is_found() -> None:
-    _, words = stream()
-    first_block = len(WeightEncoder(max_chunks=60).encode(weights(7, 400, 0.4), distance=2)[0].words)
+@pytest.mark.parametrize("wide", [False, True])
+def test_every_truncation_is_found(wide: bool) -> None:
+    _, words = stream(wide=wide)
+    first_block = len(WeightEncoder(60, wide).encode(weights(7, 400, 0.4), distance=2)[0].words)
     for length in range(1, len(words)):
         if length == first_block:
             continue
@@ -149,7 +158,8 @@ def test_a_block_with_the_tables_of_another_is_found() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "fault"),
     [
-        ("identifier", 0xE9, StreamFault.HEADER),
+        ("identifier", 0xEA, StreamFault.HEADER),
+        ("identifier", 0xE9, StreamFault.OVERRUN),
         ("chunks", 0, StreamFault.HEADER),
         ("pairs", 0, StreamFault.HEADER),
         ("reserved_1", 1, StreamFault.HEADER),
@@ -166,6 +176,30 @@ def test_wrong_headers_are_found(field: str, value: int, fault: StreamFault) -> 
     with pytest.raises(WeightStreamError, match="weight block 0") as caught:
         WeightDecoder().decode(damaged)
     assert caught.value.cause == fault
+
+
+def test_wide_blocks_are_of_decoders_with_two_readers() -> None:
+    data, words = stream(wide=True)
+    assert decoded(words) == data
+    with pytest.raises(WeightStreamError, match="identifier 0xe9 instead of 0xe8") as caught:
+        WeightDecoder(wide=False).decode(words)
+    assert caught.value.cause == StreamFault.HEADER
+
+
+def test_a_wide_block_that_says_it_is_sparse_is_refused() -> None:
+    _, words = stream(wide=True)
+    damaged = words.copy()
+    damaged[:3] = HEADER.pack({**HEADER.unpack(words[:3].tolist()), "sparse": 1})
+    with pytest.raises(WeightStreamError, match="a wide block cannot be sparse") as caught:
+        decoded(damaged)
+    assert caught.value.cause == StreamFault.HEADER
+
+
+def test_a_wide_stream_is_hardly_larger() -> None:
+    """Two more streams in each block: two words more, and what fills up the last ones."""
+    data = weights(5, 40_000, 1.0)
+    narrow, wide = (sum(block.size for block in WeightEncoder(wide=each).encode(data)) for each in (False, True))
+    assert narrow <= wide <= narrow + 16
 
 
 @pytest.mark.parametrize(

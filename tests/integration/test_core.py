@@ -219,12 +219,12 @@ def fetching_jobs(shape, count, pace=16, **changes):
     return architecture, graphs, jobs
 
 
-@pytest.mark.parametrize(("shape", "pace"), [("4x4", 16), ("16x8", 16), ("16x8", 8)])
+@pytest.mark.parametrize(("shape", "pace"), [("4x4", 16), ("16x8", 16), ("16x8", 8), ("4x4", 4), ("16x8", 4)])
 def test_fetched_weights_are_exact_in_every_output_and_every_cycle(shape, pace, tmp_path):
     check_jobs(*fetching_jobs(shape, GRAPHS // 2, pace), tmp_path)
 
 
-@pytest.mark.parametrize(("shape", "depth", "pace"), [("4x4", 128, 16), ("16x8", 110, 8)])
+@pytest.mark.parametrize(("shape", "depth", "pace"), [("4x4", 128, 16), ("16x8", 110, 8), ("16x8", 110, 4)])
 def test_programs_in_pages_are_exact_in_every_output_and_every_cycle(shape, depth, pace, tmp_path):
     """Through an instruction memory that few of them fit; frame after frame."""
     architecture, graphs, jobs = fetching_jobs(shape, GRAPHS // 2, pace, program_depth_words=depth)

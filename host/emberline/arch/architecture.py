@@ -18,6 +18,10 @@ FAMILIES = ("generic", "ecp5", "ice40", "gowin")
 WEIGHT_SOURCES = ("flash", "link")
 """Where weights can come from while a frame is computed."""
 
+WIDE_WORD_CYCLES = 4
+"""Where four bytes of stored weights come in so many cycles or fewer, they are decoded two weights at once: they are
+five to seven weights."""
+
 SLOWEST_WORD_CYCLES = {"flash": 1024, "link": 1 << 16}
 """Most cycles that four bytes may take from each source."""
 
@@ -155,6 +159,11 @@ class Architecture:
     @property
     def fetches_from_link(self) -> bool:
         return self.streams and self.weight_source == "link"
+
+    @property
+    def decodes_wide(self) -> bool:
+        """Stored weights are in wide blocks, which are decoded two weights at once (`emberline.arch.weight_code`)."""
+        return 0 < self.weight_word_cycles <= WIDE_WORD_CYCLES
 
     @property
     def pairs_rows(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from emberline.arch.architecture import Architecture
 
 FLASH_OFFSET = 4 << 20
@@ -13,7 +15,11 @@ SINGLE_STEP = 16
 which is the machine's divided by ``weight_word_cycles / 8``, an even number: the clock is high as long as low."""
 DOUBLE_STEP = 8
 """Multiples of this, but not of ``SINGLE_STEP``, are at double rate: a nibble at each edge of the flash's clock, which
-is the machine's divided by ``weight_word_cycles / 4``, an even number again. Nothing else can be built."""
+is the machine's divided by ``weight_word_cycles / 4``, an even number again."""
+PAIR_STEP = 4
+"""Multiples of this, but not of ``DOUBLE_STEP``, are two flashes at double rate side by side, each with a word in
+``2 * weight_word_cycles``: word ``w`` of what both hold is word ``w // 2`` of flash ``w % 2``. Nothing else can be
+built."""
 
 FASTEST_SINGLE_HZ = 104_000_000
 """The flash's clock, at most: Winbond W25Q128JV, *Fast Read Quad I/O* at 2.7 V."""
@@ -24,11 +30,31 @@ DESELECTED_SECONDS = 50e-9
 """For which the flash stays deselected behind a transaction: tSHSL, 10 ns between reads, 50 ns behind writes."""
 
 
+def flash_count(architecture: Architecture) -> int:
+    """The flashes, one or two, that give the architecture's weights."""
+    return 2 if architecture.weight_word_cycles % DOUBLE_STEP == PAIR_STEP else 1
+
+
 def is_double_rate(architecture: Architecture) -> bool:
-    """Whether the flash gives data at both edges of its clock."""
-    return architecture.weight_word_cycles % SINGLE_STEP == DOUBLE_STEP
+    """Whether a flash gives data at both edges of its clock."""
+    return _word_cycles(architecture) % SINGLE_STEP == DOUBLE_STEP
 
 
 def clock_divider(architecture: Architecture) -> float:
-    """The machine's clock over the flash's; an even number where the machine can be built."""
-    return architecture.weight_word_cycles / (4 if is_double_rate(architecture) else 8)
+    """The machine's clock over that of a flash; an even number where the machine can be built."""
+    return _word_cycles(architecture) / (4 if is_double_rate(architecture) else 8)
+
+
+def flash_images(architecture: Architecture, offset: int, data: bytes) -> list[tuple[int, bytes]]:
+    """For each flash the byte from which on it holds its part of ``data``, and that part.
+
+    Parameters: ``offset``, where ``data`` begin in all flashes together; a multiple of eight bytes where there are two.
+    """
+    count = flash_count(architecture)
+    words = np.frombuffer(data, "<u4")
+    return [(offset // count, words[index::count].tobytes()) for index in range(count)]
+
+
+def _word_cycles(architecture: Architecture) -> int:
+    """In which one flash gives a word."""
+    return architecture.weight_word_cycles * flash_count(architecture)

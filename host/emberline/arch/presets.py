@@ -37,6 +37,23 @@ PRESETS: dict[str, Architecture] = {
             board="ulx3s-85f-flash",
             family="ecp5",
         ),
+        # The same with a second flash beside the first one, 131 MB/s: for ZynqNet, whose last layers want two weights a
+        # cycle. Its instructions need no pages.
+        Architecture(
+            name="ulx3s-85f-two-flashes",
+            lanes_in=16,
+            lanes_out=8,
+            activation_depth_words=10240,
+            weight_depth_words=1536,
+            program_depth_words=8192,
+            requantisers=8,
+            adders=2,
+            weight_word_cycles=4,
+            clock_hz=131_250_000,
+            uart_baud=1_000_000,
+            board="ulx3s-85f-two-flashes",
+            family="ecp5",
+        ),
         Architecture(
             name="max10-10m50",
             lanes_in=16,

@@ -23,9 +23,12 @@ words, which are stored in the order in which this decoder asks for them::
 
     take a word for each stream;
     for token in range(2 * pairs):
-        stream = streams[token % 2]
+        stream = streams[token % len(streams)]
         if stream.bits_left < REFILL_BITS: take a word for it
         decode the token
+
+**Four bit streams.** A *wide* block is a dense one whose tokens take turns in four bit streams, so that a decoder that
+has two readers decodes two tokens in each cycle.
 
 **Prediction.** If ``distance`` is not 0, a decoded chunk is the exclusive or with the one ``distance`` chunks before it
 in this block; the first ones have zeros before them. Parameters are stored so: those of neighbouring lanes have most
@@ -40,6 +43,12 @@ from emberline.arch.layout import Field, Layout
 
 IDENTIFIER = 0xE8
 """First byte of a block; another format has another."""
+
+WIDE_IDENTIFIER = IDENTIFIER | 1
+"""First byte of a wide block."""
+
+NARROW_STREAMS, WIDE_STREAMS = 2, 4
+"""Bit streams of a block and of a wide one."""
 
 CHUNK_BYTES = 4
 """Bytes written to a lane's weight memory at once."""
@@ -62,7 +71,7 @@ MAX_DISTANCE = 31
 HEADER = Layout(
     "HEADER",
     (
-        Field("identifier", 8, doc="0xE8"),
+        Field("identifier", 8, doc="0xE8, 0xE9 for a wide block"),
         Field("distance", 5, doc="chunks back to the prediction, 0 for none"),
         Field("sparse", 1, doc="tokens alternate between runs and values"),
         Field("new_values", 1, doc="a table of values follows"),

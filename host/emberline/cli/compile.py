@@ -36,8 +36,11 @@ def compile_model(
         ),
     ] = "auto",
     flash_rate: Annotated[float | None, typer.Option(help="MB/s of the flash, of another machine then.")] = None,
-    flash_image: Annotated[Path | None, typer.Option(help="Write what the flash must hold to this file.")] = None,
-    flash_offset: Annotated[str, typer.Option(help="Where in the flash that lies.")] = "0x400000",
+    flash_image: Annotated[
+        Path | None,
+        typer.Option(help="Write what the flash must hold to this file; of two flashes to NAME.0.bin and NAME.1.bin."),
+    ] = None,
+    flash_offset: Annotated[str, typer.Option(help="Where in the flash, or in each, that lies.")] = "0x400000",
 ) -> None:
     from emberline.cli.machines import compile_for, weight_place
     from emberline.cli.networks import find_architecture, load_network
@@ -60,12 +63,21 @@ def compile_model(
             raise EmberlineError(
                 f"--flash-image: all weights of '{program.network}' are in the machine, none in the flash"
             )
-        flash_image.write_bytes(program.stream)
+        _write_images(flash_image, program)
     report = compile_report(program, None if output is None else str(output))
     if as_json:
         console.print_json(report)
     else:
         print_report(report, program)
+
+
+def _write_images(path: Path, program: Program) -> None:
+    """The bytes of the flash, or those of each flash."""
+    from emberline.arch.flash import flash_images
+
+    images = flash_images(program.architecture, program.stream_offset, program.stream)
+    for number, (_, data) in enumerate(images):
+        (path if len(images) == 1 else path.with_suffix(f".{number}{path.suffix}")).write_bytes(data)
 
 
 def _flash_offset(text: str) -> int:

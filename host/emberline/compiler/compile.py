@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.flash import FLASH_OFFSET
+from emberline.arch.flash import FLASH_OFFSET, flash_count
 from emberline.arch.program import HostLayer, InputMap, LayerReport, MapInfo, OutputMap, Program, Region
 from emberline.arch.timing import Spent, predict
 from emberline.compiler.emit import Emission
@@ -33,7 +33,8 @@ def compile_graph(
         labels: class names to keep with the program.
         preprocessing: how photographs become frames, as JSON values, to keep with the program.
         weights: where they are.
-        flash_offset: the first byte in the flash of weights that are there; over the link they begin at 0.
+        flash_offset: the first byte in the flash, or in each of two, of weights that are there; over the link they
+            begin at 0.
 
     Raises ``CompileError``, naming the layer and the reason, for what the machine cannot do or hold.
     """
@@ -60,9 +61,8 @@ def compile_plan(
     macs = {layer.name: plan.graph.macs(layer) for layer in plan.graph.layers}
     macs |= {layer.name: graph.macs(layer) for layer in graph.layers}
     graph, steps, places, schedule = plan.graph, plan.steps, plan.places, plan.schedule
-    if architecture.fetches_from_link:
-        flash_offset = 0
-    placed = place_weights(plan, architecture, flash_offset)
+    offset = 0 if architecture.fetches_from_link else flash_offset * flash_count(architecture)
+    placed = place_weights(plan, architecture, offset)
     emission = emit_plan(plan, placed, architecture)
     timing = predict(architecture, emission.words)
     return Program(
@@ -80,7 +80,7 @@ def compile_plan(
         instructions=tuple(emission.words),
         weights=placed.resident,
         stream=emission.stream,
-        stream_offset=flash_offset if emission.stream else 0,
+        stream_offset=offset if emission.stream else 0,
         labels=tuple(labels or ()),
         preprocessing=dict(preprocessing or {}),
     )

@@ -15,7 +15,7 @@ from math import ceil
 import numpy as np
 
 from emberline.arch.architecture import Architecture
-from emberline.arch.flash import DESELECTED_SECONDS, clock_divider
+from emberline.arch.flash import DESELECTED_SECONDS, clock_divider, flash_count
 from emberline.arch.weight_code import CHUNK_BYTES, COUNT_WORDS, HEADER
 from emberline.compiler.weight_encoder import Block, WeightEncoder
 
@@ -25,6 +25,8 @@ and mode 8 on four lines, the pause 4 and the byte 2. At double rate address and
 the pause up to 7 and the byte 1."""
 COMMAND_CYCLES = 48
 """Cycles beside them: to hand over, to stay deselected, from the flash's data to byte to word to decoder."""
+PAIR_CYCLES = 2
+"""More where two flashes are asked."""
 
 _HEADER_CYCLES = (2, 2, 6)
 _COUNT_CYCLES = 6
@@ -77,7 +79,7 @@ class Fetcher:
         return self._made[key]
 
     def _fetch(self, parts: Sequence[Part]) -> Fetch:
-        encoder = WeightEncoder()
+        encoder = WeightEncoder(wide=self.architecture.decodes_wide)
         blocks: list[Block] = []
         layer_bytes: dict[str, int] = {}
         for part in parts:
@@ -101,6 +103,7 @@ def fetch_cycles(blocks: Sequence[Block], architecture: Architecture) -> int:
     command = COMMAND_CYCLES
     if architecture.fetches_from_flash:
         command += ceil(COMMAND_PERIODS * clock_divider(architecture)) + int(architecture.clock_hz * DESELECTED_SECONDS)
+        command += PAIR_CYCLES * (flash_count(architecture) - 1)
     come = taken = before = command
     free = 0
     for work in _work(blocks):

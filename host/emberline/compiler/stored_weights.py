@@ -82,7 +82,7 @@ def store_weights(graph: Graph, architecture: Architecture) -> list[StoredLayer]
         image.add_parameters(operation.parameters)
         part[0].extend(image.data[before:between])
         part[1].extend(image.data[between:])
-    encoder = WeightEncoder()
+    encoder = WeightEncoder(wide=architecture.decodes_wide)
     stored = []
     for name, (weights, parameters) in parts.items():
         blocks = [

@@ -2,7 +2,8 @@
 
 For every block: dense or sparse, new tables or those of the block before, and how long the runs are. A sparse block
 takes two tokens for each weight that is not zero, so it is chosen only where it decodes at least as fast as a dense
-one: a decoder of one token in each cycle gives at least one weight in each cycle of every payload.
+one: a decoder of one token in each cycle gives at least one weight in each cycle of every payload, and one that
+decodes two tokens of wide blocks at least two.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from emberline.arch.weight_code import (
     MAX_DISTANCE,
     MAX_LENGTH,
     MAX_SYMBOLS,
+    NARROW_STREAMS,
     REFILL_BITS,
+    WIDE_IDENTIFIER,
+    WIDE_STREAMS,
 )
 
 _LONGEST_RUNS = (7, 15, 31, 63, 127)
@@ -124,15 +128,17 @@ class Block:
 
     Parameters:
         words: all of it.
-        sparse, new_tables: what was chosen.
+        wide, sparse, new_tables: what was chosen.
         pairs: of tokens; a decoder of a token in each cycle takes twice as many cycles.
         table_words: of ``words``.
-        taken: in which cycle a decoder takes each word of the payload, counted from the first token, if all words
-            are there and it gives one token, or the last of a run's chunks, in each cycle: int64, not falling.
+        taken: in which cycle a decoder takes each word of the payload, counted from the first token, at the latest, if
+            all words are there and it gives one token, or the last of a run's chunks, in each cycle; of a wide block
+            two tokens, but for two cycles more where it takes two words at once: int64, not falling.
         payload_cycles: when the last one has been given.
     """
 
     words: NDArray[np.uint32]
+    wide: bool
     sparse: bool
     new_tables: int
     pairs: int
@@ -157,9 +163,11 @@ class WeightEncoder:
 
     Parameters:
         max_chunks: of a block; longer data become several.
+        wide: dense blocks are wide, for a decoder with two readers.
     """
 
     max_chunks: int = MAX_CHUNKS
+    wide: bool = False
     values: Code | None = field(default=None, init=False)
     runs: Code | None = field(default=None, init=False)
 
@@ -182,44 +190,44 @@ class WeightEncoder:
             self.runs = runs
         new = (new_values, new_runs)
         blocks = []
-        for part, tokens in zip(parts, choice.tokens, strict=True):
-            blocks.append(_encode_block(part, tokens, (values, runs), new, sparse=choice.sparse, distance=distance))
+        for part, streams in zip(parts, choice.streams, strict=True):
+            blocks.append(_encode_block(part, streams, (values, runs), new, sparse=choice.sparse, distance=distance))
             new = (False, False)
         return blocks
 
     def _choose(self, parts: Sequence[Tokens]) -> _Choice:
         """The tokens that take the fewest bits, tables included."""
-        best = _Choice([(part[::2], part[1::2]) for part in parts], sparse=False)
+        count = WIDE_STREAMS if self.wide else NARROW_STREAMS
+        best = _Choice([tuple(part[first::count] for first in range(count)) for part in parts], sparse=False)
         fewest = _cost(self.values, best.values)
         for longest in _LONGEST_RUNS:
             choice = _Choice([split_runs(part, longest) for part in parts], sparse=True)
             bits = _cost(self.runs, choice.runs) + _cost(self.values, choice.values)
-            if bits < fewest and choice.is_fast(parts):
+            if bits < fewest and choice.is_as_fast(parts, count // NARROW_STREAMS):
                 best, fewest = choice, bits
         return best
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """The tokens of both streams, for every block."""
+    """The tokens of each bit stream, for every block."""
 
-    tokens: list[tuple[Tokens, Tokens]]
+    streams: list[tuple[Tokens, ...]]
     sparse: bool
 
     @property
     def values(self) -> NDArray[np.int64]:
         """How often each value is coded."""
-        odd = sum(_histogram(odd) for _, odd in self.tokens)
-        return odd if self.sparse else odd + self.runs  # type: ignore[return-value]
+        return sum(_histogram(each) for tokens in self.streams for each in tokens[self.sparse :])  # type: ignore[return-value]
 
     @property
     def runs(self) -> NDArray[np.int64]:
-        """The same of runs."""
-        return sum(_histogram(even) for even, _ in self.tokens)  # type: ignore[return-value]
+        """The same of runs, of sparse blocks."""
+        return sum(_histogram(tokens[0]) for tokens in self.streams)  # type: ignore[return-value]
 
-    def is_fast(self, parts: Sequence[Tokens]) -> bool:
-        """Whether each block has at most a token for each weight."""
-        return all(2 * len(even) <= len(part) for (even, _), part in zip(self.tokens, parts, strict=True))
+    def is_as_fast(self, parts: Sequence[Tokens], weights: int) -> bool:
+        """Whether each sparse block has at most a token for so many weights."""
+        return all(2 * weights * len(even) <= len(part) for (even, _), part in zip(self.streams, parts, strict=True))
 
 
 def _predicted(chunks: NDArray[np.uint32], distance: int) -> Tokens:
@@ -232,7 +240,7 @@ def _predicted(chunks: NDArray[np.uint32], distance: int) -> Tokens:
 
 def _encode_block(
     chunks: NDArray[np.uint32],
-    tokens: tuple[Tokens, Tokens],
+    streams: tuple[Tokens, ...],
     codes: tuple[Code, Code],
     new: tuple[bool, bool],
     *,
@@ -240,20 +248,28 @@ def _encode_block(
     distance: int,
 ) -> Block:
     """Parameters: ``codes`` of values and of runs, and which of them are ``new``."""
-    even, odd = tokens
     values, runs = codes
+    wide = len(streams) == WIDE_STREAMS
+    pairs = sum(len(tokens) for tokens in streams) // 2
     tables = [code.table for code, is_new in zip(codes, new, strict=True) if is_new]
-    payload, demanded = _interleave([_pack(even, runs), _pack(odd, values)])
-    done = np.concatenate([[0], _token_ends(even, sparse=sparse, pairs=len(odd))])
+    packed = [_pack(tokens, runs if sparse and not index else values) for index, tokens in enumerate(streams)]
+    payload, demanded = _interleave(packed)
+    done = np.concatenate([[0], _token_ends(streams[0], sparse=sparse, pairs=pairs)])
+    taken, payload_cycles = done[np.maximum(demanded, 0)], int(done[-1])
+    if wide:
+        # One word comes in a cycle, two wait: two at once may be waited for, and the next one behind them.
+        steps = np.maximum(demanded, 0) // 2
+        at_once = np.concatenate([[0], np.cumsum(np.diff(steps) == 0)])
+        taken, payload_cycles = steps + 2 * at_once, pairs + 2 * int(at_once[-1])
     header = HEADER.pack(
         {
-            "identifier": IDENTIFIER,
+            "identifier": WIDE_IDENTIFIER if wide else IDENTIFIER,
             "distance": distance,
             "sparse": sparse,
             "new_values": new[0],
             "new_runs": new[1],
             "chunks": len(chunks),
-            "pairs": len(odd),
+            "pairs": pairs,
             "reserved_1": 0,
             "words": len(payload),
             "reserved_2": 0,
@@ -263,7 +279,7 @@ def _encode_block(
     check = zlib.crc32(start.astype("<u4").tobytes() + chunks.astype("<u4").tobytes())
     words = np.concatenate([start, *tables, payload, np.array([check], np.uint32)])
     table_words = sum(len(table) for table in tables)
-    return Block(words, sparse, len(tables), len(odd), table_words, done[np.maximum(demanded, 0)], int(done[-1]))
+    return Block(words, wide, sparse, len(tables), pairs, table_words, taken, payload_cycles)
 
 
 def _token_ends(even: Tokens, *, sparse: bool, pairs: int) -> NDArray[np.int64]:
@@ -340,8 +356,8 @@ def _pack(tokens: Tokens, code: Code) -> _BitStream:
 
 
 def _interleave(streams: Sequence[_BitStream]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """The words of both streams in the order in which they are taken, and the token before which each is."""
-    order = np.concatenate([2 * stream.demanded + index for index, stream in enumerate(streams)])
+    """The words of all streams in the order in which they are taken, and the token before which each is."""
+    order = np.concatenate([len(streams) * stream.demanded + index for index, stream in enumerate(streams)])
     words = np.concatenate([stream.words for stream in streams])
     places = np.argsort(order, kind="stable")
     return words[places], order[places]

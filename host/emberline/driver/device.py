@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.flash import flash_count
 from emberline.arch.isa import Fault
 from emberline.arch.packets import PAYLOAD_LIMIT, ResponseCode, identity, identity_fields, identity_name
 from emberline.arch.program import Program
@@ -326,7 +327,9 @@ class Device:
         cause = f": {causes[fault]}" if isinstance(fault, Fault) and fault in causes else ""
         if fault in (Fault.WEIGHTS, Fault.WEIGHTS_CHECK) and not from_link:
             program = self._need_program()
-            cause += f"; it must hold those of '{program.network}' from byte {program.stream_offset:#x} on"
+            count = flash_count(self.architecture)
+            place = f"from byte {program.stream_offset // count:#x} on{' of two flashes, in turn' if count > 1 else ''}"
+            cause += f"; it must hold those of '{program.network}' {place}"
         return FaultError(f"{self.name}: the machine stopped with fault {number} ({name}){cause}; reset it", fault)
 
 

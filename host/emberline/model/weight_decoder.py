@@ -17,6 +17,8 @@ from emberline.arch.weight_code import (
     MAX_LENGTH,
     MAX_SYMBOLS,
     REFILL_BITS,
+    WIDE_IDENTIFIER,
+    WIDE_STREAMS,
     StreamFault,
 )
 from emberline.errors import WeightStreamError
@@ -47,11 +49,14 @@ class Table:
 class WeightDecoder:
     """Decodes blocks one after the other; keeps tables from block to block.
 
-    Parameters: ``distance``, the only prediction that is known, as a decoder in gateware has it; None for any.
+    Parameters:
+        distance: the only prediction that is known, as a decoder in gateware has it; None for any.
+        wide: wide blocks are known, as to a decoder in gateware with two readers.
     Attributes: ``checks``, the check words of the blocks of the last stream.
     """
 
     distance: int | None = None
+    wide: bool = True
     values: Table | None = field(default=None, init=False)
     runs: Table | None = field(default=None, init=False)
     checks: list[int] = field(default_factory=list, init=False)
@@ -89,10 +94,13 @@ class WeightDecoder:
     def _decode_block(self) -> bytes:
         start = self._position
         header = HEADER.unpack([*self._take(1), 0, 0])
-        if header["identifier"] != IDENTIFIER:
+        wide = header["identifier"] == WIDE_IDENTIFIER
+        if header["identifier"] != IDENTIFIER and not (wide and self.wide):
             raise self._fault(StreamFault.HEADER, f"identifier {header['identifier']:#x} instead of {IDENTIFIER:#x}")
         self._position = start
         header = HEADER.unpack(self._take(HEADER.word_count))
+        if wide and header["sparse"]:
+            raise self._fault(StreamFault.HEADER, f"a wide block cannot be sparse: {header}")
         if 0 in (header["chunks"], header["pairs"], header["words"]) or header["reserved_1"] or header["reserved_2"]:
             raise self._fault(StreamFault.HEADER, f"impossible header {header}")
         if self.distance is not None and header["distance"] not in (0, self.distance):
@@ -104,7 +112,8 @@ class WeightDecoder:
         values, runs = self.values, self.runs if header["sparse"] else self.values
         if values is None or runs is None:
             raise self._fault(StreamFault.TABLE, "a table is missing that an earlier block should have brought")
-        tokens = self._read_tokens(2 * header["pairs"], header["words"], runs, values)
+        streams = [values] * WIDE_STREAMS if wide else [runs, values]
+        tokens = self._read_tokens(2 * header["pairs"], header["words"], streams)
         chunks = self._expand(np.array(tokens, np.uint8), header)
         for later in range(header["distance"], len(chunks) if header["distance"] else 0):
             chunks[later] ^= chunks[later - header["distance"]]
@@ -126,20 +135,20 @@ class WeightDecoder:
         except ValueError as error:
             raise self._fault(StreamFault.TABLE, str(error)) from None
 
-    def _read_tokens(self, count: int, words: int, even: Table, odd: Table) -> list[int]:
-        """The tokens of a payload of exactly so many words."""
+    def _read_tokens(self, count: int, words: int, streams: Sequence[Table]) -> list[int]:
+        """The tokens of a payload of exactly so many words, in as many bit streams as there are tables for them."""
         end = self._position + words
         if end > len(self._words):
             payload = self._words[self._position :].tolist()
         else:
             payload = self._words[self._position : end].tolist()
-        taken = min(2, len(payload))
+        taken = min(len(streams), len(payload))
         # The bits that a stream has not used yet, and how many they are.
-        bits, left = [*payload[:2], 0, 0][:2], [32, 32]
-        tables = ((even.symbols, even.lengths), (odd.symbols, odd.lengths))
+        bits, left = [*payload[:taken], *[0] * WIDE_STREAMS][: len(streams)], [32] * len(streams)
+        tables = [(table.symbols, table.lengths) for table in streams]
         tokens = []
         for token in range(count):
-            stream = token & 1
+            stream = token % len(streams)
             buffer, have = bits[stream], left[stream]
             if have < REFILL_BITS:
                 if taken == len(payload):

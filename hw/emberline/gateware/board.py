@@ -9,11 +9,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from emberline.arch.architecture import Architecture
-from emberline.gateware.flash.quad_spi import FlashPins
 from emberline.gateware.link.core_ports import connect_core
 from emberline.gateware.link.host_link import HostLink
 from emberline.gateware.link.uart import UartReceiver, UartTransmitter, divisor
 from emberline.gateware.machine import accelerator
+from emberline.gateware.weight_source import flash_members
 
 SIMULATION_SILENCE_CYCLES = 20_000
 """A simulated host does not pause inside a packet."""
@@ -22,9 +22,10 @@ SILENCE_SECONDS = 0.05
 """A host's operating system and its serial adapter may pause for some milliseconds."""
 
 
-def flash_member(architecture: Architecture) -> dict[str, wiring.Member]:
-    """The member ``flash`` of a top level, where there is one."""
-    return {"flash": Out(FlashPins())} if architecture.fetches_from_flash else {}
+def connect_flashes(m: Module, core: wiring.Component, top: wiring.Component, architecture: Architecture) -> None:
+    """The lines of the flashes that there are."""
+    for name in flash_members(architecture):
+        wiring.connect(m, getattr(core, name), wiring.flipped(getattr(top, name)))
 
 
 class SimulationTop(wiring.Component):
@@ -32,14 +33,15 @@ class SimulationTop(wiring.Component):
 
     Parameters: ``architecture``; ``silence_cycles``, the pause inside a packet after which it is given up.
 
-    Members: ``i_bytes``, ``o_bytes``: the host's byte streams. ``flash``, if weights may come from there: its lines.
+    Members: ``i_bytes``, ``o_bytes``: the host's byte streams. ``flash``, ``second_flash``, if weights may come from
+    there: their lines.
     """
 
     def __init__(self, architecture: Architecture, *, silence_cycles: int = SIMULATION_SILENCE_CYCLES) -> None:
         self._architecture = replace(architecture, family="generic")
         self._silence_cycles = silence_cycles
         super().__init__(
-            {"i_bytes": In(stream.Signature(8)), "o_bytes": Out(stream.Signature(8)), **flash_member(architecture)}
+            {"i_bytes": In(stream.Signature(8)), "o_bytes": Out(stream.Signature(8)), **flash_members(architecture)}
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -49,8 +51,7 @@ class SimulationTop(wiring.Component):
         connect_core(m, link.core, core)
         wiring.connect(m, wiring.flipped(self.i_bytes), link.i)
         wiring.connect(m, link.o, wiring.flipped(self.o_bytes))
-        if self._architecture.fetches_from_flash:
-            wiring.connect(m, core.flash, wiring.flipped(self.flash))
+        connect_flashes(m, core, self, self._architecture)
         return m
 
 
@@ -62,7 +63,8 @@ class UartTop(wiring.Component):
     Members:
         rx, tx: the line, seen from the board.
         running, faulted: the machine's state. active: a packet byte is travelling in either direction.
-        flash: the lines of the board's configuration flash, if weights may come from there.
+        flash, second_flash: the lines of the board's configuration flash and of another one, if weights may come from
+            there.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -74,7 +76,7 @@ class UartTop(wiring.Component):
                 "running": Out(1),
                 "faulted": Out(1),
                 "active": Out(1),
-                **flash_member(architecture),
+                **flash_members(architecture),
             }
         )
 
@@ -90,8 +92,7 @@ class UartTop(wiring.Component):
         connect_core(m, link.core, core)
         wiring.connect(m, receiver.o, link.i)
         wiring.connect(m, link.o, transmitter.i)
-        if architecture.fetches_from_flash:
-            wiring.connect(m, core.flash, wiring.flipped(self.flash))
+        connect_flashes(m, core, self, architecture)
         m.d.comb += [
             receiver.rx.eq(self.rx),
             self.tx.eq(transmitter.tx),

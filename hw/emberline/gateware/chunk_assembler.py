@@ -19,10 +19,13 @@ _FULL = _DEPTH - LATENCY - 3
 class ChunkAssembler(wiring.Component):
     """Zeros and bytes one behind the other, four at a time.
 
-    Parameters: ``distance``, the only one that ``predict`` can mean, in chunks.
+    Parameters:
+        distance: the only one that ``predict`` can mean, in chunks.
+        wide: blocks may be so.
 
     Members:
-        start: strobe: a block of ``chunks`` chunks begins, with ``predict`` or without; both stay until ``idle``.
+        start: strobe: a block of ``chunks`` chunks begins, with ``predict`` or without, ``wide`` or not; all stay until
+            ``idle``. In a wide one the run is no run, but the byte behind the value.
         i_valid, i: pairs; they must be taken. room: no more than a few are waiting.
         o: chunks. o_taken: the chunk that has just been handed to ``o``, for its check; with ``o_taken_valid``.
         stop: forgets what has not reached ``o``.
@@ -32,12 +35,13 @@ class ChunkAssembler(wiring.Component):
     A pair each cycle, and one cycle more for each chunk of which it ends the zeros; honours back-pressure.
     """
 
-    def __init__(self, distance: int) -> None:
+    def __init__(self, distance: int, *, wide: bool = False) -> None:
         if not 1 <= distance <= MAX_DISTANCE:
             raise ValueError(f"distance must be in 1..{MAX_DISTANCE}, not {distance}")
-        self._distance = distance
+        self._distance, self._wide = distance, wide
         super().__init__(
             {
+                **({"wide": In(1)} if wide else {}),
                 "start": In(1),
                 "chunks": In(range(MAX_CHUNKS + 1)),
                 "predict": In(1),
@@ -78,10 +82,22 @@ class ChunkAssembler(wiring.Component):
                 m.d.comb += whole.word_select(byte, 8).eq(value)
         next_place = Signal(2)
         m.d.comb += next_place.eq(Mux(held, zeros[:2] + 1, place))
+        if self._wide:
+            second = Signal(8)
+            with m.If(self.wide):
+                # Two bytes at place 0 or 2
+                m.d.comb += emit.eq(held & zeros[1])
+                m.d.comb += next_place.eq(Mux(held, zeros[:2] + 2, place))
+                for byte in (0, 2):
+                    with m.If(zeros[1] == byte >> 1):
+                        m.d.comb += whole.word_select(byte + 1, 8).eq(second)
         with m.If(chunk_taken):
             m.d.sync += chunk_valid.eq(0)
         with m.If(held & advance):
             m.d.sync += [part.eq(whole), place.eq(zeros[:2] + 1), zeros.eq(zeros - CHUNK_BYTES)]
+            if self._wide:
+                with m.If(self.wide):
+                    m.d.sync += place.eq(zeros[:2] + 2)
             with m.If(within):
                 m.d.sync += held.eq(0)
             with m.If(emit):
@@ -90,6 +106,10 @@ class ChunkAssembler(wiring.Component):
                 m.d.sync += self.overrun.eq(self.overrun | (left < 0))
         with m.If(pop):
             m.d.sync += [held.eq(1), value.eq(pair.value), zeros.eq(pair.run + next_place)]
+            if self._wide:
+                m.d.sync += second.eq(pair.run)
+                with m.If(self.wide):
+                    m.d.sync += zeros.eq(next_place)
         self._predict(m, chunk, chunk_valid, chunk_taken)
         m.d.sync += self.idle.eq(~(waiting | held | chunk_valid | self.i_valid | self.start))
         m.d.comb += self.exact.eq((left == -1) & (place == 0))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from emberline.arch.architecture import Architecture
 from emberline.arch.flash import (
-    DOUBLE_STEP,
     FASTEST_DOUBLE_HZ,
     FASTEST_SINGLE_HZ,
+    PAIR_STEP,
     clock_divider,
     is_double_rate,
 )
@@ -21,8 +21,8 @@ LINK_LEAST = 8
 def check_buildable(architecture: Architecture) -> None:
     """Raise ``BuildError`` for an architecture that can be compiled for, but whose source of weights is too fast.
 
-    From the flash, ``weight_word_cycles`` are multiples of 8: 16, 32, 48, ... at single rate, 8, 24, 40, ... at double
-    rate (`emberline.arch.flash`).
+    From the flash, ``weight_word_cycles`` are multiples of 4: 16, 32, 48, ... at single rate, 8, 24, 40, ... at double
+    rate, 4, 12, 20, ... from two flashes at double rate (`emberline.arch.flash`).
     """
     if architecture.fetches_from_link and architecture.weight_word_cycles < LINK_LEAST:
         raise BuildError(
@@ -34,10 +34,10 @@ def check_buildable(architecture: Architecture) -> None:
 
 
 def _check_flash(architecture: Architecture) -> None:
-    if architecture.weight_word_cycles % DOUBLE_STEP:
+    if architecture.weight_word_cycles % PAIR_STEP:
         raise BuildError(
             f"'{architecture.name}' cannot be built: the flash's clock is the machine's divided by an even number, so "
-            f"weight_word_cycles must be a multiple of {DOUBLE_STEP}, not {architecture.weight_word_cycles}"
+            f"weight_word_cycles must be a multiple of {PAIR_STEP}, not {architecture.weight_word_cycles}"
         )
     double = is_double_rate(architecture)
     flash_hz, fastest = (

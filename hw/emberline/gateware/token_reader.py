@@ -1,4 +1,4 @@
-"""From words to tokens: two bit streams that take turns, and the tables of the code."""
+"""From words to tokens: bit streams that take turns, in pairs, and the tables of the code."""
 
 from __future__ import annotations
 
@@ -28,9 +28,12 @@ class TokenReader(wiring.Component):
     """Decodes the payload of a block of `emberline.arch.weight_code`.
 
     Two bit streams take turns at one decoder: while the length of a token is found in one of them, the other is moved
-    on by the length of its own. Behind this loop symbols are looked up in a pipeline.
+    on by the length of its own. Behind this loop symbols are looked up in a pipeline. There may be a second decoder,
+    for the other two streams of wide blocks, in step with the first one.
 
-    Parameters: ``family`` as for `memory_output`.
+    Parameters:
+        wide: wide blocks can be decoded.
+        family: as for `memory_output`.
 
     Members:
         table: 0 for values, 1 for runs: which one ``clear``, ``count`` and ``symbols`` are about.
@@ -39,21 +42,24 @@ class TokenReader(wiring.Component):
         symbols, symbols_enable: four symbols each, in the order of their codes.
         complete: three cycles after the counts: they are a complete code of at most 256 symbols.
         symbol_count: their number.
-        start: strobe: a payload of ``pairs`` pairs begins, ``sparse`` or not; both stay until ``busy`` has fallen.
+        start: strobe: a payload of ``pairs`` pairs begins, ``sparse`` or not, ``wide`` or not; all stay until ``busy``
+            has fallen.
         word, word_valid, word_ready: the payload's words, of which up to two wait inside. drained: none does.
         wants: a word is needed to go on.
         room: 0 stops new tokens, but not those on their way: up to ``LATENCY`` + 1 pairs may still come.
         stop: forgets the payload.
         busy: not every token has left.
-        o_valid, o: pairs, of a dense block one for each token, with a run of 0. No back-pressure but ``room``.
+        o_valid, o: pairs, of a dense block one for each token, with a run of 0; of a wide one for two tokens, the
+            second of them in the place of the run. No back-pressure but ``room``.
 
-    One token each cycle.
+    One token each cycle; of a wide block two, but for words that both need at once and that do not wait inside.
     """
 
-    def __init__(self, *, family: str = "generic") -> None:
-        self._family = family
+    def __init__(self, *, wide: bool = False, family: str = "generic") -> None:
+        self._wide, self._family = wide, family
         super().__init__(
             {
+                **({"wide": In(1)} if wide else {}),
                 "table": In(1),
                 "clear": In(1),
                 "count": In(8),
@@ -92,14 +98,18 @@ class TokenReader(wiring.Component):
         odd = Signal()
         # One less than the steps that are left, so that its sign marks the last one.
         left = Signal(_PAIR_WIDTH + 3)
+        needs, there = need, waiting[0]
+        if self._wide:
+            others_need = Signal()
+            needs, there = need | others_need, Mux(need & others_need, waiting[1], waiting[0])
         m.d.comb += [
-            self.wants.eq(running & need & ~waiting[0]),
-            go.eq(running & self.room & (~need | waiting[0])),
+            self.wants.eq(running & needs & ~there),
+            go.eq(running & self.room & (~needs | there)),
             self.word_ready.eq(~waiting[1]),
             self.drained.eq(~waiting[0]),
         ]
         # Nothing but registers decides whether a word is taken in.
-        with m.If(go & need):
+        with m.If(go & needs):
             m.d.sync += [
                 self._next_word.eq(Mux(waiting[1], second, self.word)),
                 waiting.eq(waiting[1] | (self.word_valid & ~waiting[1])),
@@ -118,12 +128,24 @@ class TokenReader(wiring.Component):
         with m.If(self.stop):
             m.d.sync += running.eq(0)
         # `odd` is that of the token at hand; it has just begun or the next one is the other.
-        codes, number = self._turn(m, go, need, priming[0], self.sparse & odd & ~self.start)
+        codes, number = self._turn(m, go, need, priming[0], self.sparse & odd & ~self.start, self._next_word)
         valid, runs = Signal(), Signal()
         m.d.sync += valid.eq(go & ~priming[0] & ~self.stop)
         with m.If(go):
             m.d.sync += runs.eq(self.sparse & ~odd)
-        pipeline = self._look_up(m, valid, codes, number, runs)
+        symbol, runs = self._look_up(m, "symbols", codes, number, runs)
+        pipeline = self._give(m, valid, symbol, runs)
+        if self._wide:
+            with m.If(go & need & others_need):
+                m.d.sync += waiting.eq(0)
+            with m.If(self.start & self.wide):
+                m.d.sync += left.eq(self.pairs)
+            needs_word = Signal()
+            m.d.comb += others_need.eq(needs_word & self.wide)
+            others = self._turn(m, go, needs_word, priming[0], C(0, 1), self._next_word, (need, second))
+            symbol, _ = self._look_up(m, "other_symbols", *others, C(0, 1))
+            with m.If(self.wide):
+                m.d.sync += self.o.run.eq(symbol)
         m.d.comb += self.busy.eq(running | pipeline)
         return m
 
@@ -162,8 +184,20 @@ class TokenReader(wiring.Component):
         m.d.sync += self.complete.eq(~too_many & (code == 2 << MAX_LENGTH) & (total <= MAX_SYMBOLS))
         m.d.comb += self.symbol_count.eq(total[: len(self.symbol_count)])
 
-    def _turn(self, m: Module, go: Value, need: Signal, priming: Value, runs_next: Value) -> tuple[Value, Value]:
-        """The loop; the next bits of the stream whose turn it was, and how many of them, less one, are a token."""
+    def _turn(
+        self,
+        m: Module,
+        go: Value,
+        need: Signal,
+        priming: Value,
+        runs_next: Value,
+        word: Value,
+        instead: tuple[Value, Value] | None = None,
+    ) -> tuple[Value, Value]:
+        """The loop; the next bits of the stream whose turn it was, and how many of them, less one, are a token.
+
+        Parameters: ``instead``: when another word is to be taken, and that.
+        """
         near, near_count = Signal(_BUFFER_WIDTH), Signal(6)
         far, far_count, far_word = Signal(_BUFFER_WIDTH), Signal(6), Signal(_BUFFER_WIDTH)
         longer = Signal(MAX_LENGTH - 1)
@@ -178,12 +212,17 @@ class TokenReader(wiring.Component):
         beyond = [following[-bits:] >= ends[bits] for bits in range(1, MAX_LENGTH)]
         m.d.comb += need.eq(near_count < REFILL_BITS)
         aligned = Signal(_BUFFER_WIDTH)
-        m.d.comb += aligned.eq(Cat(C(0, _BUFFER_WIDTH - WORD_WIDTH), self._next_word) >> near_count[:5])
+        m.d.comb += aligned.eq(Cat(C(0, _BUFFER_WIDTH - WORD_WIDTH), word) >> near_count[:5])
+        following_word: Value = aligned
+        if instead is not None:
+            # Chosen last: that it is another one is known late.
+            when, other = instead
+            following_word = Mux(when, Cat(C(0, _BUFFER_WIDTH - WORD_WIDTH), other) >> near_count[:5], aligned)
         number = _thermometer(list(longer))
         with m.If(go):
             m.d.sync += [
                 far.eq(near),
-                far_word.eq(Mux(need, aligned, 0)),
+                far_word.eq(Mux(need, following_word, 0)),
                 far_count.eq(near_count + Mux(need, WORD_WIDTH, 0)),
                 longer.eq(Mux(priming, 0, Cat(*beyond))),
                 codes.eq(following),
@@ -198,9 +237,9 @@ class TokenReader(wiring.Component):
             m.d.sync += [near_count.eq(1), far_count.eq(2), near.eq(0), far.eq(0), far_word.eq(0), longer.eq(0)]
         return codes, number
 
-    def _look_up(self, m: Module, valid: Value, codes: Value, number: Value, runs: Value) -> Value:
-        """The pipeline behind the loop; whether anything is in it."""
-        m.submodules.symbols = memory = Memory(
+    def _look_up(self, m: Module, name: str, codes: Value, number: Value, runs: Value) -> tuple[Signal, Value]:
+        """The pipeline behind the loop: the symbol of a token, and whether it is a run. ``name``: of its memory."""
+        m.submodules[name] = memory = Memory(
             shape=unsigned(WORD_WIDTH), depth=2 * MAX_SYMBOLS // _SYMBOLS_PER_WORD, init=[]
         )
         write, read = memory.write_port(), memory.read_port()
@@ -229,7 +268,10 @@ class TokenReader(wiring.Component):
         # Cycle 8: the symbol
         symbol = Signal(8, reset_less=True)
         m.d.sync += symbol.eq(word.word_select(lane, 8))
-        runs = delayed(m, runs, 3, name="runs_8")
+        return symbol, delayed(m, runs, 3, name="runs_8")
+
+    def _give(self, m: Module, valid: Value, symbol: Value, runs: Value) -> Value:
+        """The end of the pipeline; whether anything is in it."""
         stages = [valid]
         for stage in range(3, 9):
             register = Signal(name=f"valid_{stage}")

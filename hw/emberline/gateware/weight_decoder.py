@@ -7,7 +7,7 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from emberline.arch.packets import PAYLOAD_CRC
-from emberline.arch.weight_code import COUNT_WORDS, HEADER, IDENTIFIER, MAX_SYMBOLS, StreamFault
+from emberline.arch.weight_code import COUNT_WORDS, HEADER, IDENTIFIER, MAX_SYMBOLS, WIDE_IDENTIFIER, StreamFault
 from emberline.gateware.chunk_assembler import CHUNK_WIDTH, ChunkAssembler
 from emberline.gateware.link.crc import advance
 from emberline.gateware.structures import structure
@@ -45,6 +45,7 @@ class WeightDecoder(wiring.Component):
 
     Parameters:
         distance: in chunks; the only prediction that it knows, usually ``lanes_in / 4``.
+        wide: wide blocks are decoded too, two tokens in each cycle.
         family: as for `memory_output`.
 
     Members:
@@ -55,13 +56,13 @@ class WeightDecoder(wiring.Component):
         clear: strobe; blocks are taken again when the faulty words have been dropped.
 
     One token in each cycle: a value, or a run of zeros. Beside them a block takes about 30 cycles, and a table 14 and
-    one for each four symbols. Memory: 4 Kibit in one block, 128 x 32.
+    one for each four symbols. Memory: 4 Kibit in one block, 128 x 32; two of them for wide blocks.
     """
 
-    def __init__(self, distance: int, *, family: str = "generic") -> None:
-        self._reader = TokenReader(family=family)
-        self._assembler = ChunkAssembler(distance)
-        self._distance = distance
+    def __init__(self, distance: int, *, wide: bool = False, family: str = "generic") -> None:
+        self._reader = TokenReader(wide=wide, family=family)
+        self._assembler = ChunkAssembler(distance, wide=wide)
+        self._distance, self._wide = distance, wide
         super().__init__(
             {
                 "i": In(stream.Signature(INPUT)),
@@ -146,6 +147,8 @@ class WeightDecoder(wiring.Component):
             assembler.i_valid.eq(reader.o_valid),
             assembler.i.eq(reader.o),
         ]
+        if self._wide:
+            m.d.comb += [unit.wide.eq(self._header.identifier[0]) for unit in (reader, assembler)]
         # What is checked: the header's words, then the chunks.
         checked, checked_valid = Signal(WORD_WIDTH, reset_less=True), Signal()
         m.d.sync += [
@@ -169,7 +172,8 @@ class WeightDecoder(wiring.Component):
         header = self._header
         with m.Case(_State.HEADER):
             self._truncated(m)
-            with m.If((self._step == 1) & (header.identifier != IDENTIFIER)):
+            unknown = (header.identifier | 1) != WIDE_IDENTIFIER if self._wide else header.identifier != IDENTIFIER
+            with m.If((self._step == 1) & unknown):
                 m.d.comb += self._raise.eq(StreamFault.HEADER)
             with m.If(self._available):
                 m.d.sync += [
@@ -184,6 +188,8 @@ class WeightDecoder(wiring.Component):
             others = (header.distance != 0) & (header.distance != self._distance)
             m.d.comb += self._reader.clear.eq(1)
             m.d.sync += [self._step.eq(0), self._table.eq(~header.new_values)]
+            if self._wide:
+                others |= header.identifier[0] & header.sparse
             with m.If(zeros | others | header.reserved_1.any() | header.reserved_2.any()):
                 m.d.comb += self._raise.eq(StreamFault.HEADER)
             with m.If(header.new_values | header.new_runs):

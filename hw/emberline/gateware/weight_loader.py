@@ -5,7 +5,9 @@ Pages of the program come the same way, into the instruction memory.
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -13,6 +15,7 @@ from amaranth.utils import ceil_log2
 
 from emberline.arch import isa
 from emberline.arch.architecture import Architecture
+from emberline.arch.flash import flash_count
 from emberline.arch.isa import Fault
 from emberline.gateware.flash.flash_reader import READ, FlashFault
 from emberline.gateware.lane_control import CHUNK_WIDTH
@@ -55,14 +58,16 @@ class WeightLoader(wiring.Component):
             without and with ``page``, a cycle later.
         o_late: the LOAD under way takes more than its ``cycles``.
         o_fault: a `Fault`, kept until reset.
-        read, i_bytes: what is asked of a reader of the flash, and its answer. i_ready, i_flash_fault: its ``o_ready``
-            and ``o_fault``.
+        read, i_bytes: what is asked of a reader of the flash, and its answer; of a pair of flashes it is ``i_words``.
+            i_flash_fault: its ``o_fault``.
         write_enable, write_address, write_data: four bytes of the weight image at byte ``4 * write_address``, or with
             ``page_enable`` instead of ``write_enable`` a word of the instruction memory.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         self._architecture = architecture
+        self._takes_words = flash_count(architecture) > 1
+        answer = {"i_words": In(stream.Signature(32))} if self._takes_words else {"i_bytes": In(stream.Signature(8))}
         self._chunk_bits = ceil_log2(architecture.multipliers * 8 // CHUNK_WIDTH)
         super().__init__(
             {
@@ -76,7 +81,7 @@ class WeightLoader(wiring.Component):
                 "o_late": Out(1),
                 "o_fault": Out(Fault),
                 "read": Out(stream.Signature(READ)),
-                "i_bytes": In(stream.Signature(8)),
+                **answer,
                 "i_flash_fault": In(FlashFault),
                 "write_enable": Out(1),
                 "page_enable": Out(1),
@@ -93,7 +98,9 @@ class WeightLoader(wiring.Component):
         self._starts = starts = Signal()
         first, ready = self._queue(m)
         m.submodules.decoder = self._decoder = WeightDecoder(
-            self._architecture.lanes_in * 8 // CHUNK_WIDTH, family=self._architecture.family
+            self._architecture.lanes_in * 8 // CHUNK_WIDTH,
+            wide=self._architecture.decodes_wide,
+            family=self._architecture.family,
         )
         # Negative in the cycle in which the LOAD may be complete
         timer = Signal(signed(len(load.cycles) + 1), reset_less=True)
@@ -165,8 +172,29 @@ class WeightLoader(wiring.Component):
         return data.View(LOAD, read.data), ready
 
     def _feed(self, m: Module, first: data.View, starts: Signal) -> None:
-        """Bytes into words for the decoder; ``last`` with the last one."""
-        words_left = Signal(signed(len(first.length) - 1), reset_less=True)  # behind the one that is gathered, less one
+        """Words for the decoder, ``last`` with the last one."""
+        words_left = Signal(signed(len(first.length) - 1), reset_less=True)  # behind the one that is at hand, less one
+        taken, then = self._take_words(m, words_left) if self._takes_words else self._gather(m, words_left)
+        with m.If(taken):
+            m.d.sync += [*then, words_left.eq(words_left - 1)]
+        with m.If(starts):
+            m.d.sync += words_left.eq((first.length >> 2) - 2)
+        self._all_taken = all_taken = Signal()
+        m.d.sync += all_taken.eq(~starts & (all_taken | (taken & words_left[-1])))
+
+    def _take_words(self, m: Module, words_left: Signal) -> tuple[Value, list[Any]]:
+        """Words as they come: when one is taken, and what happens then."""
+        decoder = self._decoder
+        m.d.comb += [
+            decoder.i.payload.word.eq(self.i_words.payload),
+            decoder.i.payload.last.eq(words_left[-1]),
+            decoder.i.valid.eq(self.i_words.valid),
+            self.i_words.ready.eq(decoder.i.ready),
+        ]
+        return self.i_words.valid & decoder.i.ready, []
+
+    def _gather(self, m: Module, words_left: Signal) -> tuple[Value, list[Any]]:
+        """Words of bytes: when one is taken, and what happens then."""
         word, count, full = Signal(32, reset_less=True), Signal(2), Signal()
         taken = Signal()
         m.d.comb += [
@@ -178,12 +206,7 @@ class WeightLoader(wiring.Component):
         ]
         with m.If(self.i_bytes.valid & ~full):
             m.d.sync += [word.eq(Cat(word[8:], self.i_bytes.payload)), count.eq(count + 1), full.eq(count == 3)]
-        with m.If(taken):
-            m.d.sync += [full.eq(0), words_left.eq(words_left - 1)]
-        with m.If(starts):
-            m.d.sync += words_left.eq((first.length >> 2) - 2)
-        self._all_taken = all_taken = Signal()
-        m.d.sync += all_taken.eq(~starts & (all_taken | (taken & words_left[-1])))
+        return taken, [full.eq(0)]
 
     def _write(self, m: Module) -> None:
         """The decoder's chunks into one of the memories, never more than the LOAD names."""

@@ -8,21 +8,29 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from emberline.arch import isa
 from emberline.arch.architecture import Architecture
-from emberline.arch.flash import clock_divider, is_double_rate
+from emberline.arch.flash import clock_divider, flash_count, is_double_rate
 from emberline.arch.isa import Fault
 from emberline.arch.layout import WORD_WIDTH
 from emberline.gateware import weight_loader
+from emberline.gateware.flash.flash_pair import FlashPair
 from emberline.gateware.flash.flash_reader import FlashFault, FlashReader
 from emberline.gateware.flash.quad_spi import FlashPins
 from emberline.gateware.link.core_ports import supply_members
 from emberline.gateware.weight_loader import WeightLoader
 from emberline.gateware.weight_supply import WeightSupply
 
+FLASHES = ("flash", "second_flash")
+
+
+def flash_members(architecture: Architecture) -> dict[str, wiring.Member]:
+    """The lines of a machine's flashes, ``flash`` and ``second_flash``, as far as it fetches from there."""
+    count = flash_count(architecture) if architecture.fetches_from_flash else 0
+    return {name: Out(FlashPins()) for name in FLASHES[:count]}
+
 
 def source_members(architecture: Architecture) -> dict[str, wiring.Member]:
-    """The ports through which a machine fetches: its flash's lines, or `WeightSupply`'s, or none."""
-    flash = {"flash": Out(FlashPins())} if architecture.fetches_from_flash else {}
-    return flash | {name: member.flip() for name, member in supply_members(architecture).items()}
+    """The ports through which a machine fetches: its flashes' lines, or `WeightSupply`'s, or none."""
+    return flash_members(architecture) | {name: member.flip() for name, member in supply_members(architecture).items()}
 
 
 class WeightSource(wiring.Component):
@@ -35,7 +43,7 @@ class WeightSource(wiring.Component):
         o_weight_enable, o_weight_address, o_weight_data, o_program_enable, o_program_address, o_program_data: to the
             memories.
         settled: a program may start: how the flash is read, if there is one, has been found out.
-        flash, or supply_enable and the others of its kind: `source_members`.
+        flash and second_flash, or supply_enable and the others of its kind: `source_members`.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -108,14 +116,17 @@ class WeightSource(wiring.Component):
 
     def _build_flash_reader(self, m: Module, loader: WeightLoader) -> None:
         architecture = self._architecture
-        m.submodules.flash_reader = reader = FlashReader(
+        pair = flash_count(architecture) > 1
+        m.submodules.flash_reader = reader = (FlashPair if pair else FlashReader)(
             clock_hz=architecture.clock_hz,
             divider=int(clock_divider(architecture)),
             double=is_double_rate(architecture),
         )
         connect(m, loader.read, reader.i)
-        connect(m, reader.o, loader.i_bytes)
-        connect(m, reader.pins, flipped(self.flash))
+        connect(m, reader.o, loader.i_words if pair else loader.i_bytes)
+        lines = (reader.pins_0, reader.pins_1) if isinstance(reader, FlashPair) else (reader.pins,)
+        for name, pins in zip(FLASHES, lines, strict=False):
+            connect(m, pins, flipped(getattr(self, name)))
         m.d.comb += [
             loader.i_flash_fault.eq(reader.o_fault),
             self.settled.eq(reader.o_ready | (reader.o_fault != FlashFault.NONE)),

@@ -10,6 +10,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from emberline.gateware.flash.quad_spi import DOUBLE_READ_COMMAND, READ_COMMAND, FlashPins
+from emberline.gateware.weight_source import FLASHES
 from emberline.simulation.plan import WritePort
 
 FLASH_BYTES = 1 << 16
@@ -129,33 +130,46 @@ class SimulatedFlash(wiring.Component):
 
 
 class Flashed(wiring.Component):
-    """A component with ``flash`` among its members, and that flash.
+    """A component with ``flash``, or ``flash`` and ``second_flash``, among its members, and these flashes.
 
-    Parameters: ``inner``; ``size``, of the flash.
+    Parameters: ``inner``; ``size``, of all flashes together.
 
-    Members: those of ``inner`` but ``flash``; of the flash, with the prefix ``flash_``, what writes it. And
-    ``flash_flips``: bits of its identity that are flipped; if all that are set are, there is no flash.
+    Members: those of ``inner`` but the flashes; with the prefix ``flash_``, what writes them, as one: its word ``w`` is
+    word ``w // count`` of flash ``w % count``. And ``flash_flips``: bits of the last flash's identity that are flipped;
+    if all that are set are, it is not there.
     """
 
     def __init__(self, inner: wiring.Component, size: int = FLASH_BYTES) -> None:
         self._inner = inner
-        self._flash = SimulatedFlash(size)
-        members = {name: member for name, member in inner.signature.members.items() if name != "flash"}
-        flash = self._flash.signature.members
-        written = {f"flash_{name}": flash[name] for name in ("write_enable", "write_address", "write_data")}
-        super().__init__({**members, **written, "flash_flips": In(24)})
+        self._names = [name for name in FLASHES if name in inner.signature.members]
+        self._flashes = [SimulatedFlash(size // len(self._names)) for _ in self._names]
+        members = {name: member for name, member in inner.signature.members.items() if name not in self._names}
+        written = {
+            "flash_write_enable": In(1),
+            "flash_write_address": In(range(size // 4)),
+            "flash_write_data": In(32),
+            "flash_flips": In(24),
+        }
+        self._passed = list(members)
+        super().__init__({**members, **written})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.inner = inner = self._inner
-        m.submodules.flash = flash = self._flash
-        connect(m, inner.flash, flash.pins)
+        place = Signal(range(len(self._flashes)))
+        m.d.comb += place.eq(self.flash_write_address)
+        for index, (name, flash) in enumerate(zip(self._names, self._flashes, strict=True)):
+            m.submodules[name] = flash
+            connect(m, getattr(inner, name), flash.pins)
+            m.d.comb += [
+                flash.write_enable.eq(self.flash_write_enable & (place == index)),
+                flash.write_address.eq(self.flash_write_address[len(place) :]),
+                flash.write_data.eq(self.flash_write_data),
+            ]
         m.d.comb += flash.identity.eq(IDENTITY ^ self.flash_flips)
-        for name, member in self.signature.members.items():
-            if name.startswith("flash_"):
-                if name != "flash_flips":
-                    m.d.comb += getattr(flash, name.removeprefix("flash_")).eq(getattr(self, name))
-            elif not member.is_port:
+        for name in self._passed:
+            member = self.signature.members[name]
+            if not member.is_port:
                 connect(m, flipped(getattr(self, name)), getattr(inner, name))
             elif member.flow is In:
                 m.d.comb += getattr(inner, name).eq(getattr(self, name))
@@ -166,7 +180,7 @@ class Flashed(wiring.Component):
 
 
 def flash_size(stream_bytes: int) -> int:
-    """Of a flash for so many bytes, in steps, so that builds can be used again."""
+    """Of flashes for so many bytes, in steps, so that builds can be used again."""
     return max(FLASH_BYTES, 1 << max(0, stream_bytes - 1).bit_length())
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from amaranth.build import Attrs, Pins, PinsN, Resource, Subsignal
-from amaranth.hdl import ClockDomain, Const, Instance, Module, Signal
+from amaranth.hdl import ClockDomain, Const, Elaboratable, Instance, Module, Signal
 from amaranth.lib import io, wiring
 from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
 from emberline.arch.architecture import Architecture
+from emberline.arch.flash import flash_count
 from emberline.gateware.board import UartTop
 from emberline.gateware.ecp5.pll import Pll
 
@@ -20,6 +23,16 @@ CONFIGURATION_FLASH = Resource(
 )
 """All four data lines of the flash, which the board's own description has as lines of one direction. Its clock has no
 pin of its own: it is the one of the configuration, USRMCLK."""
+
+SECOND_FLASH = Resource(
+    "second_flash",
+    0,
+    Subsignal("select", PinsN("0+", conn=("gpio", 0), dir="o")),
+    Subsignal("clock", Pins("0-", conn=("gpio", 0), dir="o")),
+    Subsignal("data", Pins("1+ 1- 2+ 2-", conn=("gpio", 0), dir="io")),
+    Attrs(PULLMODE="NONE", DRIVE="4", IO_TYPE="LVCMOS33"),
+)
+"""A flash like the first one at the header J1, on GP0 to GN2."""
 
 OSCILLATOR_HZ = 25_000_000
 ACTIVITY_WIDTH = 22
@@ -34,7 +47,8 @@ class Ulx3sTop(wiring.Component):
     LED 0: a program runs. LED 1: the machine has stopped with a fault. LED 2: bytes on the serial line. LED 7: the
     clock runs.
 
-    Where weights may come from the configuration flash, the machine drives its lines.
+    Where weights may come from the configuration flash, the machine drives its lines; where they come from two, those
+    of ``SECOND_FLASH`` too.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -60,6 +74,12 @@ class Ulx3sTop(wiring.Component):
         ]
         if self._architecture.fetches_from_flash:
             self._lead_out(m, platform, top)
+        if flash_count(self._architecture) > 1:
+            platform.add_resources([SECOND_FLASH])
+            lines = platform.request("second_flash", 0, dir={"select": "-", "clock": "-", "data": "-"})
+            clock = io.Buffer("o", lines.clock)
+            m.d.comb += clock.o.eq(top.second_flash.clock)
+            self._lead_out_lines(m, "second_flash", lines, top.second_flash, clock)
         activity = Signal(ACTIVITY_WIDTH)
         beat = Signal(ACTIVITY_WIDTH + 4)
         m.d.sync += beat.eq(beat + 1)
@@ -78,13 +98,17 @@ class Ulx3sTop(wiring.Component):
         """The flash's lines. Nothing is registered on the way: `QuadSpi` counts its cycles from its own registers."""
         platform.add_resources([CONFIGURATION_FLASH])
         lines = platform.request("configuration_flash", 0, dir={"select": "-", "data": "-"})
-        m.submodules.flash_select = select = io.Buffer("o", lines.select)
-        m.submodules.flash_clock = Instance("USRMCLK", i_USRMCLKI=top.flash.clock, i_USRMCLKTS=Const(0))
-        m.d.comb += select.o.eq(top.flash.select)
-        for index in range(len(top.flash.data_in)):
-            m.submodules[f"flash_data_{index}"] = line = io.Buffer("io", lines.data[index])
+        clock = Instance("USRMCLK", i_USRMCLKI=top.flash.clock, i_USRMCLKTS=Const(0))
+        self._lead_out_lines(m, "flash", lines, top.flash, clock)
+
+    def _lead_out_lines(self, m: Module, name: str, lines: Any, pins: Any, clock: Elaboratable) -> None:
+        m.submodules[f"{name}_select"] = select = io.Buffer("o", lines.select)
+        m.submodules[f"{name}_clock"] = clock
+        m.d.comb += select.o.eq(pins.select)
+        for index in range(len(pins.data_in)):
+            m.submodules[f"{name}_data_{index}"] = line = io.Buffer("io", lines.data[index])
             m.d.comb += [
-                line.o.eq(top.flash.data_out[index]),
-                line.oe.eq(top.flash.data_enable[index]),
-                top.flash.data_in[index].eq(line.i),
+                line.o.eq(pins.data_out[index]),
+                line.oe.eq(pins.data_enable[index]),
+                pins.data_in[index].eq(line.i),
             ]
