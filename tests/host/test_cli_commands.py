@@ -207,3 +207,22 @@ def test_weights_from_the_link_and_from_a_flash_exclude_each_other(
 ) -> None:
     finished = invoke(capfd, "compile", "ember_cifar10", "--weights", "link", *option)
     assert finished.status == 1 and "--weights link takes no --flash-rate and no --flash-image" in finished.err
+
+
+@pytest.mark.parametrize("arch", ["ulx3s-85f-flash", "ulx3s-85f-two-flashes"])
+def test_what_the_flashes_must_hold_is_written_for_each(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, arch: str
+) -> None:
+    """Of two flashes each has every other word, from the byte on that was asked for."""
+    file, image = tmp_path / "flashed.ember", tmp_path / "weights.bin"
+    command = ("compile", "ember_cifar10", "--arch", arch, "--weights", "flash", "-o", file)
+    assert invoke(capfd, *command, "--flash-image", image, "--flash-offset", "0x200000").status == 0
+    program = Program.load(file)
+    images = sorted(tmp_path.glob("weights*"))
+    assert program.stream_offset == 0x200000 * len(images)
+    words = [program.stream[at : at + 4] for at in range(0, len(program.stream), 4)]
+    if arch == "ulx3s-85f-flash":
+        assert [each.name for each in images] == ["weights.bin"] and images[0].read_bytes() == program.stream
+    else:
+        assert [each.name for each in images] == ["weights.0.bin", "weights.1.bin"]
+        assert [each.read_bytes() for each in images] == [b"".join(words[0::2]), b"".join(words[1::2])]
