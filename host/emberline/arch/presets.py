@@ -2,57 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from emberline.arch.architecture import Architecture
+
+_ULX3S = Architecture(
+    name="ulx3s-85f",
+    lanes_in=16,
+    lanes_out=8,
+    activation_depth_words=8192,
+    weight_depth_words=1024,
+    requantisers=8,
+    adders=2,
+    clock_hz=130_000_000,
+    uart_baud=1_000_000,
+    board="ulx3s-85f",
+    family="ecp5",
+)
+
+_ULX3S_FLASH = replace(
+    _ULX3S,
+    name="ulx3s-85f-flash",
+    activation_depth_words=10240,
+    weight_depth_words=1536,
+    program_depth_words=6144,
+    weight_word_cycles=8,
+    board="ulx3s-85f-flash",
+)
+"""Its weights come from the configuration flash, at double rate 65 MB/s, and its memories hold what SqueezeNet v1.0
+needs: 189 of 208 block memories."""
 
 PRESETS: dict[str, Architecture] = {
     architecture.name: architecture
     for architecture in (
-        Architecture(
-            name="ulx3s-85f",
-            lanes_in=16,
-            lanes_out=8,
-            activation_depth_words=8192,
-            weight_depth_words=1024,
-            requantisers=8,
-            adders=2,
-            clock_hz=130_000_000,
-            uart_baud=1_000_000,
-            board="ulx3s-85f",
-            family="ecp5",
-        ),
-        # The ULX3S's engine with weights from the configuration flash, at double rate 65 MB/s, and with memories that
-        # hold what SqueezeNet v1.0 needs: 188 of 208 block memories.
-        Architecture(
-            name="ulx3s-85f-flash",
-            lanes_in=16,
-            lanes_out=8,
-            activation_depth_words=10240,
-            weight_depth_words=1536,
-            program_depth_words=6144,
-            requantisers=8,
-            adders=2,
-            weight_word_cycles=8,
-            clock_hz=130_000_000,
-            uart_baud=1_000_000,
-            board="ulx3s-85f-flash",
-            family="ecp5",
-        ),
-        # The same with a second flash beside the first one, 131 MB/s: for ZynqNet, whose last layers want two weights a
-        # cycle. Its instructions need no pages.
-        Architecture(
+        _ULX3S,
+        _ULX3S_FLASH,
+        # A second flash beside the first one, 131 MB/s: for ZynqNet, whose last layers want two weights a cycle. Its
+        # instructions need no pages.
+        replace(
+            _ULX3S_FLASH,
             name="ulx3s-85f-two-flashes",
-            lanes_in=16,
-            lanes_out=8,
-            activation_depth_words=10240,
-            weight_depth_words=1536,
             program_depth_words=8192,
-            requantisers=8,
-            adders=2,
             weight_word_cycles=4,
             clock_hz=131_250_000,
-            uart_baud=1_000_000,
             board="ulx3s-85f-two-flashes",
-            family="ecp5",
         ),
         Architecture(
             name="max10-10m50",
