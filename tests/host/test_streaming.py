@@ -159,10 +159,11 @@ def test_the_program_file_holds_the_stream(program: Program) -> None:
             Program.load(replace(program, **changes).to_bytes())
 
 
-@pytest.mark.parametrize("pace", [1, 2, 5, 16])
+@pytest.mark.parametrize("pace", [1, 4, 5, 16])
 def test_the_announced_cycles_are_those_of_the_slower_side(pace: int) -> None:
+    """Two readers wait for each other now and then."""
     machine = replace(MACHINE, weight_word_cycles=pace)
     weights = np.random.default_rng(0).laplace(scale=8, size=1 << 16).round().clip(-127, 127).astype(np.int8)
     fetch = Fetcher(machine).fetch([Part("layer", weights.tobytes(), 0)])
-    slower = max(pace * len(fetch.data) // 4, len(weights))
-    assert slower < fetch.cycles < 1.02 * slower
+    slower = max(pace * len(fetch.data) // 4, len(weights) // (2 if machine.decodes_wide else 1))
+    assert slower < fetch.cycles < (1.07 if pace == 1 else 1.02) * slower
