@@ -102,9 +102,12 @@ class WeightLoader(wiring.Component):
             wide=self._architecture.decodes_wide,
             family=self._architecture.family,
         )
+        # What a LOAD begins with. From two flashes it is taken in every idle cycle, so that nothing but the state has
+        # to know in that cycle whether there is one.
+        begins = state == State.IDLE if self._takes_words else starts
         # Negative in the cycle in which the LOAD may be complete
         timer = Signal(signed(len(load.cycles) + 1), reset_less=True)
-        m.d.sync += timer.eq(Mux(starts, first.cycles - 2, Mux(timer[-1], timer, timer - 1)))
+        m.d.sync += timer.eq(Mux(begins, first.cycles - 2, Mux(timer[-1], timer, timer - 1)))
         m.d.comb += [
             starts.eq((state == State.IDLE) & ready),
             complete.eq((state == State.WAIT) & timer[-1]),
@@ -113,13 +116,15 @@ class WeightLoader(wiring.Component):
             self.read.payload.length.eq(load.length),
         ]
         m.d.sync += self.o_late.eq(timer[-1] & state.matches(State.ASK, State.DECODE))
-        self._feed(m, first, starts)
+        self._feed(m, first, begins)
         self._write(m)
-        decoded = self._judge(m, starts)
+        decoded = self._judge(m, begins)
         with m.Switch(state):
             with m.Case(State.IDLE):
                 with m.If(ready):
                     m.d.sync += [load.eq(first), state.eq(State.ASK)]
+                if self._takes_words:
+                    m.d.sync += load.eq(first)
             with m.Case(State.ASK):
                 with m.If(self.read.ready):
                     m.d.sync += state.eq(State.DECODE)
@@ -171,16 +176,16 @@ class WeightLoader(wiring.Component):
             m.d.sync += [head.eq(head + 1), waiting.bit_select(head, 1).eq(0)]
         return data.View(LOAD, read.data), ready
 
-    def _feed(self, m: Module, first: data.View, starts: Signal) -> None:
+    def _feed(self, m: Module, first: data.View, begins: Value) -> None:
         """Words for the decoder, ``last`` with the last one."""
         words_left = Signal(signed(len(first.length) - 1), reset_less=True)  # behind the one that is at hand, less one
         taken, then = self._take_words(m, words_left) if self._takes_words else self._gather(m, words_left)
         with m.If(taken):
             m.d.sync += [*then, words_left.eq(words_left - 1)]
-        with m.If(starts):
+        with m.If(begins):
             m.d.sync += words_left.eq((first.length >> 2) - 2)
         self._all_taken = all_taken = Signal()
-        m.d.sync += all_taken.eq(~starts & (all_taken | (taken & words_left[-1])))
+        m.d.sync += all_taken.eq(~begins & (all_taken | (taken & words_left[-1])))
 
     def _take_words(self, m: Module, words_left: Signal) -> tuple[Value, list[Any]]:
         """Words as they come: when one is taken, and what happens then."""
@@ -233,14 +238,14 @@ class WeightLoader(wiring.Component):
                 chunks_left.eq(Mux(load.page, load.words, load.words << self._chunk_bits) - 1),
             ]
 
-    def _judge(self, m: Module, starts: Signal) -> Signal:
+    def _judge(self, m: Module, begins: Value) -> Signal:
         """Whether all blocks have been decoded and are this program's; anything else is a fault."""
         decoder = self._decoder
         check = Signal.like(self._load.check, reset_less=True)
         done, ended = Signal(), Signal()
         decoded = Signal()
         m.d.sync += [done.eq(decoder.done), ended.eq(done & self._all_taken & (self._state == State.DECODE))]
-        with m.If(starts):
+        with m.If(begins):
             m.d.sync += check.eq(0)
         with m.Elif(decoder.done):
             m.d.sync += check.eq(check ^ decoder.check)
