@@ -15,6 +15,7 @@ from emberline.arch.presets import preset
 from emberline.errors import BuildError
 from emberline.gateware.boards import build as boards
 from emberline.gateware.boards import ecp5_tools
+from emberline.gateware.boards.ulx3s_85f import ULX3S_85F_Platform, Ulx3sTop
 from emberline.gateware.ecp5.floorplan import multiplier_sites
 from emberline.gateware.machine import accelerator, check_buildable
 
@@ -119,8 +120,7 @@ def test_a_board_leads_its_flash_to_the_machine_that_fetches_weights() -> None:
     """Its clock by the primitive that drives the configuration's, and its lines, which others leave alone."""
     netlists = {}
     for target in ("ulx3s-85f", "ulx3s-85f-flash", "ulx3s-85f-two-flashes"):
-        make_platform, make_top = boards.TARGETS[target]
-        plan = ecp5_tools.prepare(make_platform(), make_top(replace(preset(target), **SMALL)), 1)
+        plan = ecp5_tools.prepare(ULX3S_85F_Platform(), Ulx3sTop(replace(preset(target), **SMALL)), 1)
         netlists[target] = str(plan.files["top.il"]) + str(plan.files["top.lpf"])
     for text in ("USRMCLK", "configuration_flash_0__select", "configuration_flash_0__data", 'SITE "W1"'):
         assert text not in netlists["ulx3s-85f"]

@@ -23,11 +23,10 @@ from emberline.gateware.ecp5.floorplan import multiplier_sites
 TARGETS: dict[str, tuple[Callable[[], LatticeECP5Platform], Callable[[Architecture], wiring.Component]]] = {
     "ulx3s-85f": (ULX3S_85F_Platform, Ulx3sTop),
     "ulx3s-85f-flash": (ULX3S_85F_Platform, Ulx3sTop),
-    "ulx3s-85f-two-flashes": (ULX3S_85F_Platform, Ulx3sTop),
 }
 """Platform and top level of each board; the architecture is the preset of the same name."""
 
-SEEDS = {"ulx3s-85f": 2, "ulx3s-85f-flash": 1, "ulx3s-85f-two-flashes": 1}
+SEEDS = {"ulx3s-85f": 2, "ulx3s-85f-flash": 1}
 """The seed of the placer with which each board met its clock; its committed report is of this one."""
 
 LANES = "top.accelerator"
