@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from emberline.arch.architecture import Architecture
+from emberline.arch.layout import WORD_BYTES
 
 FLASH_OFFSET = 4 << 20
 """Where weights lie in the flash if nothing else is said: behind the bitstream of any board. When a machine starts it
@@ -51,8 +50,8 @@ def flash_images(architecture: Architecture, offset: int, data: bytes) -> list[t
     Parameters: ``offset``, where ``data`` begin in all flashes together; a multiple of eight bytes where there are two.
     """
     count = flash_count(architecture)
-    words = np.frombuffer(data, "<u4")
-    return [(offset // count, words[index::count].tobytes()) for index in range(count)]
+    words = [data[at : at + WORD_BYTES] for at in range(0, len(data), WORD_BYTES)]
+    return [(offset // count, b"".join(words[index::count])) for index in range(count)]
 
 
 def _word_cycles(architecture: Architecture) -> int:
