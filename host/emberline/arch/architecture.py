@@ -79,8 +79,8 @@ class Architecture:
     and there is neither a maximum behind the requantisers nor a depthwise mode. Power of two, 16 to 1024."""
     weight_word_cycles: int = 0
     """Cycles in which four bytes of stored weights come from their source while a frame is computed; 0: all weights are
-    in the machine before. From the board's flash at single or at double rate (`emberline.arch.flash` says what can be
-    built), from the host's link what ``link_word_cycles`` says."""
+    in the machine before. From the board's flash at single or at double rate or from two (`emberline.arch.flash` says
+    what can be built), from the host's link what ``link_word_cycles`` says."""
     weight_source: str = "flash"
     """What stored weights come from, if they do: one of ``WEIGHT_SOURCES``, the board's flash or the host's link."""
     clock_hz: int = 100_000_000

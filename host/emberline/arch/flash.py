@@ -20,6 +20,8 @@ PAIR_STEP = 4
 ``2 * weight_word_cycles``: word ``w`` of what both hold is word ``w // 2`` of flash ``w % 2``. Nothing else can be
 built."""
 
+PAIR_FLASHES = 2
+
 FASTEST_SINGLE_HZ = 104_000_000
 """The flash's clock, at most: Winbond W25Q128JV, *Fast Read Quad I/O* at 2.7 V."""
 FASTEST_DOUBLE_HZ = 66_000_000
@@ -31,7 +33,7 @@ DESELECTED_SECONDS = 50e-9
 
 def flash_count(architecture: Architecture) -> int:
     """The flashes, one or two, that give the architecture's weights."""
-    return 2 if architecture.weight_word_cycles % DOUBLE_STEP == PAIR_STEP else 1
+    return PAIR_FLASHES if architecture.weight_word_cycles % DOUBLE_STEP == PAIR_STEP else 1
 
 
 def is_double_rate(architecture: Architecture) -> bool:
@@ -44,14 +46,11 @@ def clock_divider(architecture: Architecture) -> float:
     return _word_cycles(architecture) / (4 if is_double_rate(architecture) else 8)
 
 
-def flash_images(architecture: Architecture, offset: int, data: bytes) -> list[tuple[int, bytes]]:
-    """For each flash the byte from which on it holds its part of ``data``, and that part.
-
-    Parameters: ``offset``, where ``data`` begin in all flashes together; a multiple of eight bytes where there are two.
-    """
+def flash_images(architecture: Architecture, data: bytes) -> list[bytes]:
+    """What each flash holds of ``data``, which begin with a word of the first one."""
     count = flash_count(architecture)
     words = [data[at : at + WORD_BYTES] for at in range(0, len(data), WORD_BYTES)]
-    return [(offset // count, b"".join(words[index::count])) for index in range(count)]
+    return [b"".join(words[index::count]) for index in range(count)]
 
 
 def _word_cycles(architecture: Architecture) -> int:

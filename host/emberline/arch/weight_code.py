@@ -45,7 +45,7 @@ IDENTIFIER = 0xE8
 """First byte of a block; another format has another."""
 
 WIDE_IDENTIFIER = IDENTIFIER | 1
-"""First byte of a wide block."""
+"""First byte of a wide block: its lowest bit says so."""
 
 NARROW_STREAMS, WIDE_STREAMS = 2, 4
 """Bit streams of a block and of a wide one."""

@@ -75,8 +75,8 @@ def _write_images(path: Path, program: Program) -> None:
     """The bytes of the flash, or those of each flash."""
     from emberline.arch.flash import flash_images
 
-    images = flash_images(program.architecture, program.stream_offset, program.stream)
-    for number, (_, data) in enumerate(images):
+    images = flash_images(program.architecture, program.stream)
+    for number, data in enumerate(images):
         (path if len(images) == 1 else path.with_suffix(f".{number}{path.suffix}")).write_bytes(data)
 
 

@@ -57,8 +57,8 @@ class StoredLayer:
 
     @property
     def decoder_cycles(self) -> int:
-        """Tokens of the weights: the cycles of their payloads in a decoder of one token a cycle."""
-        return sum(2 * block.pairs for block in self.weight_blocks)
+        """Cycles in which the decoder gives the weights' tokens, one in each, or two of a wide block."""
+        return sum(block.pairs if block.wide else 2 * block.pairs for block in self.weight_blocks)
 
 
 def store_weights(graph: Graph, architecture: Architecture) -> list[StoredLayer]:

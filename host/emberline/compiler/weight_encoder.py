@@ -254,13 +254,12 @@ def _encode_block(
     tables = [code.table for code, is_new in zip(codes, new, strict=True) if is_new]
     packed = [_pack(tokens, runs if sparse and not index else values) for index, tokens in enumerate(streams)]
     payload, demanded = _interleave(packed)
-    done = np.concatenate([[0], _token_ends(streams[0], sparse=sparse, pairs=pairs)])
-    taken, payload_cycles = done[np.maximum(demanded, 0)], int(done[-1])
+    demanded = np.maximum(demanded, 0)
     if wide:
-        # One word comes in a cycle, two wait: two at once may be waited for, and the next one behind them.
-        steps = np.maximum(demanded, 0) // 2
-        at_once = np.concatenate([[0], np.cumsum(np.diff(steps) == 0)])
-        taken, payload_cycles = steps + 2 * at_once, pairs + 2 * int(at_once[-1])
+        taken, payload_cycles = _wide_cycles(demanded, pairs)
+    else:
+        done = np.concatenate([[0], _token_ends(streams[0], sparse=sparse, pairs=pairs)])
+        taken, payload_cycles = done[demanded], int(done[-1])
     header = HEADER.pack(
         {
             "identifier": WIDE_IDENTIFIER if wide else IDENTIFIER,
@@ -280,6 +279,16 @@ def _encode_block(
     words = np.concatenate([start, *tables, payload, np.array([check], np.uint32)])
     table_words = sum(len(table) for table in tables)
     return Block(words, wide, sparse, len(tables), pairs, table_words, taken, payload_cycles)
+
+
+def _wide_cycles(demanded: NDArray[np.int64], pairs: int) -> tuple[NDArray[np.int64], int]:
+    """When two readers take each word at the latest, and how long they take in all.
+
+    One word comes in a cycle and two wait: two that are taken at once may be waited for, and the next one behind them.
+    """
+    steps = demanded // 2
+    at_once = np.concatenate([[0], np.cumsum(np.diff(steps) == 0)])
+    return steps + 2 * at_once, pairs + 2 * int(at_once[-1])
 
 
 def _token_ends(even: Tokens, *, sparse: bool, pairs: int) -> NDArray[np.int64]:

@@ -19,13 +19,13 @@ from emberline.gateware.link.core_ports import supply_members
 from emberline.gateware.weight_loader import WeightLoader
 from emberline.gateware.weight_supply import WeightSupply
 
-FLASHES = ("flash", "second_flash")
+FLASH_NAMES = ("flash", "second_flash")
 
 
 def flash_members(architecture: Architecture) -> dict[str, wiring.Member]:
     """The lines of a machine's flashes, ``flash`` and ``second_flash``, as far as it fetches from there."""
     count = flash_count(architecture) if architecture.fetches_from_flash else 0
-    return {name: Out(FlashPins()) for name in FLASHES[:count]}
+    return {name: Out(FlashPins()) for name in FLASH_NAMES[:count]}
 
 
 def source_members(architecture: Architecture) -> dict[str, wiring.Member]:
@@ -125,7 +125,7 @@ class WeightSource(wiring.Component):
         connect(m, loader.read, reader.i)
         connect(m, reader.o, loader.i_words if pair else loader.i_bytes)
         lines = (reader.pins_0, reader.pins_1) if isinstance(reader, FlashPair) else (reader.pins,)
-        for name, pins in zip(FLASHES, lines, strict=False):
+        for name, pins in zip(FLASH_NAMES, lines, strict=False):
             connect(m, pins, flipped(getattr(self, name)))
         m.d.comb += [
             loader.i_flash_fault.eq(reader.o_fault),

@@ -160,7 +160,8 @@ class SimulatedBoard:
         return data
 
     def replace_flash(self, identity: int) -> None:
-        """From now on the flash is one of this identity: manufacturer, type, capacity; 0 is no flash at all."""
+        """From now on the flash, the second one of two, is one of this identity: manufacturer, type, capacity; 0 is no
+        flash at all."""
         from emberline.simulation.flash import IDENTITY
 
         self._request(0, inputs={"flash_flips": IDENTITY ^ identity})

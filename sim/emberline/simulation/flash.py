@@ -10,7 +10,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from emberline.gateware.flash.quad_spi import DOUBLE_READ_COMMAND, READ_COMMAND, FlashPins
-from emberline.gateware.weight_source import FLASHES
+from emberline.gateware.weight_source import FLASH_NAMES
 from emberline.simulation.plan import WritePort
 
 FLASH_BYTES = 1 << 16
@@ -141,7 +141,7 @@ class Flashed(wiring.Component):
 
     def __init__(self, inner: wiring.Component, size: int = FLASH_BYTES) -> None:
         self._inner = inner
-        self._names = [name for name in FLASHES if name in inner.signature.members]
+        self._names = [name for name in FLASH_NAMES if name in inner.signature.members]
         self._flashes = [SimulatedFlash(size // len(self._names)) for _ in self._names]
         members = {name: member for name, member in inner.signature.members.items() if name not in self._names}
         written = {

@@ -6,11 +6,10 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from emberline.arch.flash import PAIR_FLASHES
+from emberline.arch.layout import WORD_BYTES
 from emberline.gateware.flash.flash_reader import READ, FlashFault, FlashReader
 from emberline.gateware.flash.quad_spi import FlashPins
-
-WORD_BYTES = 4
-FLASHES = 2
 
 
 class FlashPair(wiring.Component):
@@ -34,7 +33,7 @@ class FlashPair(wiring.Component):
     def __init__(self, *, clock_hz: float, divider: int = 2, double: bool = False, probe_bytes: int = 64) -> None:
         self._readers = [
             FlashReader(clock_hz=clock_hz, divider=divider, double=double, probe_bytes=probe_bytes)
-            for _ in range(FLASHES)
+            for _ in range(PAIR_FLASHES)
         ]
         super().__init__(
             {
@@ -42,7 +41,7 @@ class FlashPair(wiring.Component):
                 "o": Out(stream.Signature(8 * WORD_BYTES)),
                 "o_ready": Out(1),
                 "o_fault": Out(FlashFault),
-                **{f"pins_{index}": Out(FlashPins()) for index in range(FLASHES)},
+                **{f"pins_{index}": Out(FlashPins()) for index in range(PAIR_FLASHES)},
             }
         )
 
