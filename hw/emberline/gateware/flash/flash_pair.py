@@ -27,7 +27,7 @@ class FlashPair(wiring.Component):
         o_ready: reads can be served. o_fault: the first flash's, or else the second's.
         pins_0, pins_1: of the flashes.
 
-    The first word comes two cycles later than `FlashReader` alone would give it.
+    The first word comes four cycles later than `FlashReader` alone would give it.
     """
 
     def __init__(self, *, clock_hz: float, divider: int = 2, double: bool = False, probe_bytes: int = 64) -> None:
@@ -52,8 +52,8 @@ class FlashPair(wiring.Component):
             self.o_ready.eq(first.o_ready & second.o_ready),
             self.o_fault.eq(Mux(first.o_fault != FlashFault.NONE, first.o_fault, second.o_fault)),
         ]
-        taken, turn = Signal(), Signal()
-        m.d.comb += taken.eq(self.i.valid & self.i.ready)
+        taken, turn, idle, passes = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [taken.eq(self.i.valid & self.i.ready), self.i.ready.eq(idle)]
         place, count = self.i.payload.address[2:], self.i.payload.length[2:]
         words, full, asks = [], [], []
         for index, reader in enumerate(self._readers):
@@ -72,14 +72,17 @@ class FlashPair(wiring.Component):
             with m.Elif(reader.i.ready):
                 m.d.sync += asked.eq(0)
             m.d.comb += [reader.i.payload.eq(request), reader.i.valid.eq(asked)]
-            word, whole = self._gather(m, index, reader, self.o.valid & self.o.ready & (turn == index))
+            word, whole = self._gather(m, index, reader, passes & (turn == index))
             words.append(word)
             full.append(whole)
             asks.append(asked)
-        m.d.comb += self.i.ready.eq(first.i.ready & second.i.ready & ~Cat(asks).any())
-        m.d.comb += [self.o.payload.eq(Array(words)[turn]), self.o.valid.eq(Cat(full).bit_select(turn, 1))]
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += turn.eq(~turn)
+        m.d.sync += idle.eq(first.i.ready & second.i.ready & ~taken & ~Cat(asks).any())
+        # A word goes on through a register, which has a cycle to become free: words come half as often at most.
+        m.d.comb += passes.eq(Cat(full).bit_select(turn, 1) & ~self.o.valid)
+        with m.If(passes):
+            m.d.sync += [self.o.payload.eq(Array(words)[turn]), self.o.valid.eq(1), turn.eq(~turn)]
+        with m.Elif(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
         with m.If(taken):
             m.d.sync += turn.eq(place[0])
         return m

@@ -16,6 +16,7 @@ from emberline.gateware.flash.quad_spi import (
     LENGTH_WIDTH,
     POSITIONS,
     READ_COMMAND,
+    TRANSACTION,
     FlashPins,
     QuadSpi,
 )
@@ -121,7 +122,16 @@ class FlashReader(wiring.Component):
         deselected = max(2, -int(-self._clock_hz * DESELECTED_SECONDS // 1))
         m.submodules.bus = bus = QuadSpi(divider=self._divider, deselected=deselected)
         wiring.connect(m, bus.pins, wiring.flipped(self.pins))
-        self._bus = bus
+        # The transaction that begins in this cycle; the lines are told in the next one.
+        self._transaction, self._begins, self._idle = Signal(TRANSACTION), Signal(), Signal()
+        handed, is_handed = Signal(TRANSACTION, reset_less=True), Signal()
+        m.d.sync += [handed.eq(self._transaction), is_handed.eq(self._begins)]
+        m.d.comb += [
+            bus.i.payload.eq(handed),
+            bus.i.valid.eq(is_handed),
+            self._idle.eq(bus.i.ready & ~is_handed),
+        ]
+        self._given, self._has_byte = Signal(), bus.o.valid
         self._answer = Signal(24, reset_less=True)
         self._dummies = Signal(DUMMY_WIDTH, init=DUMMIES)
         self._sum, self._begun, self._varies = Signal(16), Signal(), Signal()
@@ -147,12 +157,12 @@ class FlashReader(wiring.Component):
             with m.State("FAULT"):
                 pass
             with m.State("SERVE"):
+                m.d.sync += serving.eq(1)
                 m.d.comb += [
-                    self.o_ready.eq(1),
-                    serving.eq(1),
+                    self.o_ready.eq(serving),
                     *self._read(self.i.payload.address, self.i.payload.length),
-                    bus.i.valid.eq(self.i.valid),
-                    self.i.ready.eq(bus.i.ready),
+                    self._begins.eq(self.i.valid & self._idle & serving),
+                    self.i.ready.eq(self._idle & serving),
                 ]
         return m
 
@@ -161,49 +171,60 @@ class FlashReader(wiring.Component):
         reset_cycles, wake_cycles = (int(self._clock_hz * seconds) + 1 for seconds in (RESET_SECONDS, WAKE_SECONDS))
         pause = Signal(range(reset_cycles + 1))
         self._in_second = Signal()
-        first = self._answer[16:].matches(*QUAD_IN_STATUS)
-        second = self._answer[16:].matches(*QUAD_IN_STATUS_2)
+        # What is asked of an answer is a register: states that ask come a cycle after its last byte at least.
+        first, second, absent = (Signal(name=name, reset_less=True) for name in ("first", "second", "absent"))
+        m.d.sync += [
+            first.eq(self._answer[16:].matches(*QUAD_IN_STATUS)),
+            second.eq(self._answer[16:].matches(*QUAD_IN_STATUS_2)),
+            absent.eq((self._answer == 0) | self._answer.all()),
+        ]
+        rested, woken = Signal(reset_less=True), Signal(reset_less=True)
+        m.d.sync += [rested.eq(pause == reset_cycles), woken.eq(pause == wake_cycles)]
         self._send(m, "ENABLE_RESET", Command.ENABLE_RESET, "RESET")
         self._send(m, "RESET", Command.RESET, "PAUSE")
         with m.State("PAUSE"):
             m.d.sync += pause.eq(pause + 1)
-            with m.If(pause == reset_cycles):
+            with m.If(rested):
                 m.d.sync += pause.eq(0)
                 m.next = "WAKE"
         self._send(m, "WAKE", Command.WAKE, "WOKEN")
         with m.State("WOKEN"):
             m.d.sync += pause.eq(pause + 1)
-            with m.If(pause == wake_cycles):
+            with m.If(woken):
                 m.next = "IDENTIFY"
         self._send(m, "IDENTIFY", Command.IDENTIFY, "JUDGE", answer=3)
         with m.State("JUDGE"):
             m.d.sync += [self.o_identity.eq(self._answer), self._in_second.eq(second)]
             m.next = "RATE"
-            with m.If((self._answer == 0) | self._answer.all()):
+            with m.If(absent):
                 m.d.sync += self.o_fault.eq(FlashFault.ABSENT)
                 m.next = "FAULT"
             with m.Elif(~(first | second)):
                 m.d.sync += self.o_fault.eq(FlashFault.UNKNOWN)
                 m.next = "FAULT"
+        known = {identity: Signal(name=f"is_{identity:06x}", reset_less=True) for identity in DOUBLE_DUMMIES}
+        m.d.sync += [is_it.eq(self._answer == identity) for identity, is_it in known.items()]
         with m.State("RATE"):
             with m.If(self._in_second):
                 m.next = "READ_STATUS_2"
             with m.Else():
                 m.next = "READ_STATUS"
             if self._double:
-                with m.Switch(self._answer):
-                    for identity, dummies in DOUBLE_DUMMIES.items():
-                        with m.Case(identity):
-                            m.d.sync += self._dummies.eq(dummies)
-                    with m.Default():
-                        m.d.sync += self.o_fault.eq(FlashFault.RATE)
-                        m.next = "FAULT"
+                for identity, dummies in DOUBLE_DUMMIES.items():
+                    with m.If(known[identity]):
+                        m.d.sync += self._dummies.eq(dummies)
+                with m.If(~Cat(known.values()).any()):
+                    m.d.sync += self.o_fault.eq(FlashFault.RATE)
+                    m.next = "FAULT"
 
     def _allow(self, m: Module) -> None:
         """States that allow four lines."""
         polls = Signal(range(POLLS))
-        quad = Signal()
-        m.d.comb += quad.eq(Mux(self._in_second, self._answer[1], self._answer[6]))
+        quad, writing = Signal(reset_less=True), Signal(reset_less=True)
+        m.d.sync += [
+            quad.eq(Mux(self._in_second, self._answer[1], self._answer[6])),
+            writing.eq(self._answer[0] & ~self._in_second),
+        ]
         self._send(m, "READ_STATUS_2", Command.READ_STATUS_2, "CHECK_2", answer=1)
         with m.State("CHECK_2"):
             m.next = "PROBE"
@@ -222,7 +243,7 @@ class FlashReader(wiring.Component):
         self._send(m, "READ_AGAIN", Command.READ_STATUS, "CONFIRM", answer=1)
         with m.State("CONFIRM"):
             m.d.sync += polls.eq(polls + 1)
-            with m.If(quad & ~(self._answer[0] & ~self._in_second)):
+            with m.If(quad & ~writing):
                 m.next = "PROBE"
             with m.Elif(self._in_second | polls.all()):
                 m.d.sync += self.o_fault.eq(FlashFault.QUAD)
@@ -267,7 +288,7 @@ class FlashReader(wiring.Component):
     def _read(self, address: ValueLike, length: ValueLike, *, slow: bool = False) -> list[Any]:
         """The transaction of a read; slow ones are at single rate."""
         double = self._double and not slow
-        payload = self._bus.i.payload
+        payload = self._transaction
         return [
             payload.command.eq(DOUBLE_READ_COMMAND if double else READ_COMMAND),
             payload.is_read.eq(1),
@@ -282,7 +303,7 @@ class FlashReader(wiring.Component):
         self, m: Module, state: str, command: Command, following: str, *, argument: int | None = None, answer: int = 0
     ) -> None:
         """A state that carries out a command, and goes on when its answer is there."""
-        payload = self._bus.i.payload
+        payload = self._transaction
         transaction = [
             payload.command.eq(command),
             payload.argument.eq(argument or 0),
@@ -294,12 +315,11 @@ class FlashReader(wiring.Component):
 
     def _transact(self, m: Module, state: str, transaction: list[Any], following: str) -> None:
         """A state that carries out a transaction, and goes on when it is over."""
-        bus = self._bus
-        given = Signal(name=f"given_{state.lower()}")
+        given = self._given
         with m.State(state):
-            m.d.comb += [*transaction, bus.i.valid.eq(~given)]
-            with m.If(bus.i.ready):
+            m.d.comb += [*transaction, self._begins.eq(~given & self._idle)]
+            with m.If(self._idle):
                 m.d.sync += given.eq(1)
-                with m.If(given & ~bus.o.valid):
+                with m.If(given & ~self._has_byte):
                     m.d.sync += given.eq(0)
                     m.next = following

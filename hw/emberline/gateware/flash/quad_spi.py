@@ -18,7 +18,7 @@ SLOW_DIVIDER = 8
 """Cycles of a slow transaction's SCK period: enough for its data to come back, whatever lies between."""
 POSITIONS = 8
 """Times at which full speed can be sampled: position ``p`` is ``1 + p / 2`` cycles after SCK's edge."""
-_HEAD_BYTES = 4  # address and mode
+_HEAD_BYTES = 4  # address and mode, behind the command
 _FIRST_SAMPLE = 2
 _QUEUE = 16
 
@@ -119,7 +119,7 @@ class QuadSpi(wiring.Component):
         last_byte = Signal(reset_less=True)
         drained = self._divider + _FIRST_SAMPLE + POSITIONS // 2
         pause = Signal(range(max(self._deselected, drained + 1)), reset_less=True)
-        outgoing = Signal(8 * _HEAD_BYTES, reset_less=True)
+        outgoing = Signal(8 * (1 + _HEAD_BYTES), reset_less=True)
         # Of the slots: on four lines, at double rate, and half as long as the others
         quad, double, short = Signal(), Signal(), Signal()
         receives, has_room = Signal(), Signal()
@@ -134,10 +134,11 @@ class QuadSpi(wiring.Component):
         )
         drives = state == _State.SEND_QUAD  # behind the mode the lines turn round
         m.d.sync += last_byte.eq(bytes_left == 1)
+        with m.If(moving):
+            m.d.sync += self.pins.data_enable.eq(Mux(quad, drives.replicate(4), 0b1101))
         with m.If(begins):
             m.d.sync += [
                 self.pins.data_out.eq(Mux(quad, outgoing[-4:], Cat(outgoing[-1], Const(0b110, 3)))),
-                self.pins.data_enable.eq(Mux(quad, drives.replicate(4), 0b1101)),
                 outgoing.eq(Mux(quad, outgoing << 4, outgoing << 1)),
             ]
         with m.Switch(state):
@@ -148,7 +149,13 @@ class QuadSpi(wiring.Component):
             with m.Case(_State.SELECT):
                 m.d.sync += [
                     pause.eq(pause - 1),
-                    outgoing[-16:].eq(Cat(transaction.argument, transaction.command)),
+                    outgoing.eq(
+                        Cat(
+                            Const(0, 8),
+                            Mux(transaction.has_argument, Cat(Const(0, 16), transaction.argument), transaction.address),
+                            transaction.command,
+                        )
+                    ),
                     bytes_left.eq(Mux(transaction.has_argument, 2, 1)),
                     Cat(quad, double, short).eq(0),
                 ]
@@ -162,7 +169,6 @@ class QuadSpi(wiring.Component):
                     with m.Switch(state):
                         with m.Case(_State.SEND):
                             m.d.sync += [
-                                outgoing.eq(Cat(Const(0, 8), transaction.address)),
                                 bytes_left.eq(Mux(transaction.is_read, _HEAD_BYTES, transaction.length)),
                                 quad.eq(transaction.is_read),
                                 double.eq(transaction.is_double),
