@@ -49,7 +49,7 @@ class Command(wiring.Component):
         header_error, line_error: strobes to be counted.
         core: the accelerator.
 
-    Thirteen cycles from the end of a request to its response, ``SETTLE_CYCLES`` more if it had an effect.
+    Fifteen cycles from the end of a request to its response, ``SETTLE_CYCLES`` more if it had an effect.
     Nothing on ``core`` can block it, save a result that is announced and not delivered.
     """
 
@@ -98,13 +98,16 @@ class Command(wiring.Component):
         m.d.sync += [getattr(self.core, name).eq(0) for name in strobes]
         self._wrote = Signal()
         m.d.sync += self._wrote.eq(0)
+        # Both are registers, so that the receiver's states do not wait for the ones here.
+        takes_header, takes_end = Signal(), Signal()
+        m.d.comb += [self.i_header.ready.eq(takes_header), self.i_end.ready.eq(takes_end)]
+        m.d.sync += [takes_header.eq(0), takes_end.eq(0)]
         self._follow(m)
 
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += self.i_header.ready.eq(1)
-                m.d.sync += header.eq(self.i_header.p)
-                with m.If(self.i_header.valid):
+                m.d.sync += [header.eq(self.i_header.p), takes_header.eq(self.i_header.valid & ~takes_header)]
+                with m.If(takes_header):
                     m.next = "COMPARE"
             with m.State("COMPARE"):
                 m.next = "MEASURE"
@@ -121,8 +124,8 @@ class Command(wiring.Component):
                 m.d.sync += self._payload_open.eq(1)
                 m.next = "PAYLOAD"
             with m.State("PAYLOAD"):
-                with m.If(self.i_end.valid & ~self.i_payload.valid & ~rows.busy):
-                    m.d.comb += self.i_end.ready.eq(1)
+                m.d.sync += takes_end.eq(self.i_end.valid & ~self.i_payload.valid & ~rows.busy & ~takes_end)
+                with m.If(takes_end):
                     m.d.sync += [end.eq(self.i_end.payload), self._payload_open.eq(0)]
                     m.next = "WEIGH"
             with m.State("WEIGH"):

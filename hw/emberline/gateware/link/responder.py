@@ -84,26 +84,33 @@ class Responder(wiring.Component):
             m.d.sync += target.eq(reduce(or_, terms))
         word = Signal(WORD_WIDTH, reset_less=True)
         byte = Signal(range(WORD_BYTES))
-        with_result = Signal()
+        has_words, with_result = Signal(), Signal()
         left = Signal(signed(len(self.status.result_bytes) + 1), reset_less=True)  # bytes of a result, less two
         empty = Signal(reset_less=True)
         header = Signal(RESPONSE_LAYOUT, reset_less=True)
         m.d.comb += [self.o_header.payload.eq(header), self.busy.eq(1)]
-        m.d.sync += self.result_start.eq(0)
-
+        # What the states decide by, in time, as a word takes several cycles
+        is_last, result_follows = Signal(), Signal()
+        m.d.sync += [
+            self.result_start.eq(0),
+            is_last.eq(index == last),
+            result_follows.eq(with_result & ~empty),
+        ]
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.busy.eq(0)
                 with m.If(self.start):
-                    self._compose(m, header, index, last, with_result)
-                    m.next = "HEADER"
+                    m.next = "COMPOSE"
+            with m.State("COMPOSE"):
+                self._compose(m, header, index, last, has_words, with_result)
+                m.next = "HEADER"
             with m.State("HEADER"):
                 m.d.comb += self.o_header.valid.eq(1)
                 m.d.sync += [left.eq(self.status.result_bytes - 2), empty.eq(self.status.result_bytes == 0)]
                 with m.If(self.o_header.ready):
                     m.d.sync += self.result_start.eq(with_result)
                     m.next = "IDLE"
-                    with m.If(header.length != 0):
+                    with m.If(has_words):
                         m.next = "SELECT"
             with m.State("SELECT"):
                 m.d.sync += index.eq(index + 1)
@@ -119,9 +126,9 @@ class Responder(wiring.Component):
                         m.next = "NEXT"
             with m.State("NEXT"):
                 m.next = "SELECT"
-                with m.If(index == last):
+                with m.If(is_last):
                     m.next = "IDLE"
-                    with m.If(with_result & ~empty):
+                    with m.If(result_follows):
                         m.next = "RESULT"
             with m.State("RESULT"):
                 m.d.comb += [
@@ -135,7 +142,10 @@ class Responder(wiring.Component):
                         m.next = "IDLE"
         return m
 
-    def _compose(self, m: Module, header: data.View, index: Signal, last: Signal, with_result: Signal) -> None:
+    def _compose(
+        self, m: Module, header: data.View, index: Signal, last: Signal, has_words: Signal, with_result: Signal
+    ) -> None:
+        """The header, and which words follow it."""
         status = self.status
         m.d.sync += [
             header.type.eq(self.type),
@@ -148,6 +158,7 @@ class Responder(wiring.Component):
             header.free_rows.eq(Mux(status.free_rows > FREE_ROWS_LIMIT, FREE_ROWS_LIMIT, status.free_rows)),
             header.frames_done.eq(status.frames_done),
             header.length.eq(0),
+            has_words.eq(0),
             with_result.eq(0),
         ]
         with m.If(self.code == ResponseCode.OK):
@@ -159,6 +170,7 @@ class Responder(wiring.Component):
                 with m.If(self.type == request):
                     m.d.sync += [
                         header.length.eq(layout.word_count * WORD_BYTES),
+                        has_words.eq(1),
                         index.eq(first),
                         last.eq(first + layout.word_count),
                     ]
