@@ -166,4 +166,4 @@ def test_the_announced_cycles_are_those_of_the_slower_side(pace: int) -> None:
     weights = np.random.default_rng(0).laplace(scale=8, size=1 << 16).round().clip(-127, 127).astype(np.int8)
     fetch = Fetcher(machine).fetch([Part("layer", weights.tobytes(), 0)])
     slower = max(pace * len(fetch.data) // 4, len(weights) // (2 if machine.decodes_wide else 1))
-    assert slower < fetch.cycles < (1.07 if pace == 1 else 1.02) * slower
+    assert slower < fetch.cycles < (1.1 if pace == 1 else 1.02) * slower

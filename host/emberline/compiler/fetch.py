@@ -25,7 +25,7 @@ and mode 8 on four lines, the pause 4 and the byte 2. At double rate address and
 the pause up to 7 and the byte 1."""
 COMMAND_CYCLES = 48
 """Cycles beside them: to hand over, to stay deselected, from the flash's data to byte to word to decoder."""
-PAIR_CYCLES = 2
+PAIR_CYCLES = 4
 """More where two flashes are asked."""
 
 _HEADER_CYCLES = (2, 2, 6)

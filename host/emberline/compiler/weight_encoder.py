@@ -284,11 +284,12 @@ def _encode_block(
 def _wide_cycles(demanded: NDArray[np.int64], pairs: int) -> tuple[NDArray[np.int64], int]:
     """When two readers take each word at the latest, and how long they take in all.
 
-    One word comes in a cycle and two wait: two that are taken at once may be waited for, and the next one behind them.
+    One word comes in a cycle and two wait: two that are taken at once may be waited for, take a cycle to part, and the
+    next one behind them may be waited for, too.
     """
     steps = demanded // 2
     at_once = np.concatenate([[0], np.cumsum(np.diff(steps) == 0)])
-    return steps + 2 * at_once, pairs + 2 * int(at_once[-1])
+    return steps + 3 * at_once, pairs + 3 * int(at_once[-1])
 
 
 def _token_ends(even: Tokens, *, sparse: bool, pairs: int) -> NDArray[np.int64]:

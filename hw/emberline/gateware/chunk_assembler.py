@@ -63,9 +63,9 @@ class ChunkAssembler(wiring.Component):
         waiting, pair, pop = self._queue(m)
         chunk, chunk_valid, chunk_taken = Signal(CHUNK_WIDTH, reset_less=True), Signal(), Signal()
         # One less than the chunks that are left: negative when all are there.
-        left = Signal(range(-2, MAX_CHUNKS + 1))
-        part, place = Signal(CHUNK_WIDTH - 8), Signal(2)
-        held, value, zeros = Signal(), Signal(8), Signal(9)
+        left = Signal(range(-2, MAX_CHUNKS + 1), reset_less=True)
+        part, place = Signal(CHUNK_WIDTH - 8, reset_less=True), Signal(2, reset_less=True)
+        held, value, zeros = Signal(), Signal(8, reset_less=True), Signal(9, reset_less=True)
         # Cycle 1: the next pair; `zeros` counts from the beginning of the chunk.
         within = Signal()
         m.d.comb += within.eq(zeros[2:] == 0)
@@ -83,7 +83,7 @@ class ChunkAssembler(wiring.Component):
         next_place = Signal(2)
         m.d.comb += next_place.eq(Mux(held, zeros[:2] + 1, place))
         if self._wide:
-            second = Signal(8)
+            second = Signal(8, reset_less=True)
             with m.If(self.wide):
                 # Two bytes at place 0 or 2
                 m.d.comb += emit.eq(held & zeros[1])
@@ -144,7 +144,7 @@ class ChunkAssembler(wiring.Component):
 
     def _predict(self, m: Module, chunk: Signal, chunk_valid: Signal, chunk_taken: Signal) -> None:
         """Cycle 3: the exclusive or with what lies ``distance`` chunks back."""
-        history = [Signal(CHUNK_WIDTH, name=f"history_{index}") for index in range(self._distance)]
+        history = [Signal(CHUNK_WIDTH, name=f"history_{index}", reset_less=True) for index in range(self._distance)]
         final = Signal(CHUNK_WIDTH)
         m.d.comb += [
             chunk_taken.eq(chunk_valid & (~self.o.valid | self.o.ready)),

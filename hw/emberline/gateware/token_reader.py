@@ -86,38 +86,46 @@ class TokenReader(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        self._place = Signal(range(MAX_SYMBOLS // _SYMBOLS_PER_WORD))
+        self._place = Signal(range(MAX_SYMBOLS // _SYMBOLS_PER_WORD), reset_less=True)
         self._load(m)
+        # What `start` sets is not reset.
         running = Signal()
-        need = Signal()
+        need = Signal(reset_less=True)
         # The words that wait: none, the first, or both.
-        waiting = Signal(2)
+        waiting = Signal(2, reset_less=True)
         self._next_word, second = Signal(WORD_WIDTH, reset_less=True), Signal(WORD_WIDTH, reset_less=True)
         go = Signal()
-        priming = Signal(2)
-        odd = Signal()
+        priming = Signal(2, reset_less=True)
+        odd = Signal(reset_less=True)
         # One less than the steps that are left, so that its sign marks the last one.
-        left = Signal(_PAIR_WIDTH + 3)
-        needs, there = need, waiting[0]
+        left = Signal(_PAIR_WIDTH + 3, reset_less=True)
+        needs, there, wants = need, waiting[0], need & ~waiting[0]
+        others_word = Signal(WORD_WIDTH, reset_less=True)
         if self._wide:
-            others_need = Signal()
-            needs, there = need | others_need, Mux(need & others_need, waiting[1], waiting[0])
+            # Each decoder has a register that its next word lies in: the same word, unless both need one. Then the
+            # other one's is the word behind it, after a cycle.
+            others_need, parted = Signal(reset_less=True), Signal(reset_less=True)
+            both = need & others_need
+            needs, there = need | others_need, Mux(both, parted, waiting[0])
+            wants = (needs & ~waiting[0]) | (both & ~waiting[1])
         m.d.comb += [
-            self.wants.eq(running & needs & ~there),
+            self.wants.eq(running & wants),
             go.eq(running & self.room & (~needs | there)),
             self.word_ready.eq(~waiting[1]),
             self.drained.eq(~waiting[0]),
         ]
         # Nothing but registers decides whether a word is taken in.
         with m.If(go & needs):
+            following = Mux(waiting[1], second, self.word)
             m.d.sync += [
-                self._next_word.eq(Mux(waiting[1], second, self.word)),
+                self._next_word.eq(following),
+                others_word.eq(following),
                 waiting.eq(waiting[1] | (self.word_valid & ~waiting[1])),
             ]
         with m.Elif(self.word_valid & ~waiting[1]):
             m.d.sync += [second.eq(self.word), waiting.eq(Cat(1, waiting[0]))]
             with m.If(~waiting[0]):
-                m.d.sync += self._next_word.eq(self.word)
+                m.d.sync += [self._next_word.eq(self.word), others_word.eq(self.word)]
         with m.If(go):
             m.d.sync += [priming.eq(priming[1:]), left.eq(left - 1), odd.eq(~odd)]
             with m.If(left[-1]):
@@ -128,7 +136,7 @@ class TokenReader(wiring.Component):
         with m.If(self.stop):
             m.d.sync += running.eq(0)
         # `odd` is that of the token at hand; it has just begun or the next one is the other.
-        codes, number = self._turn(m, go, need, priming[0], self.sparse & odd & ~self.start, self._next_word)
+        codes, number = self._turn(m, go, need, C(1, 1), priming[0], self.sparse & odd & ~self.start, self._next_word)
         valid, runs = Signal(), Signal()
         m.d.sync += valid.eq(go & ~priming[0] & ~self.stop)
         with m.If(go):
@@ -136,13 +144,15 @@ class TokenReader(wiring.Component):
         symbol, runs = self._look_up(m, "symbols", codes, number, runs)
         pipeline = self._give(m, valid, symbol, runs)
         if self._wide:
-            with m.If(go & need & others_need):
+            with m.If(both & waiting[1] & ~parted):
+                m.d.sync += [others_word.eq(second), parted.eq(1)]
+            with m.If(go & both):
                 m.d.sync += waiting.eq(0)
+            with m.If(go | self.start):
+                m.d.sync += parted.eq(0)
             with m.If(self.start & self.wide):
                 m.d.sync += left.eq(self.pairs)
-            needs_word = Signal()
-            m.d.comb += others_need.eq(needs_word & self.wide)
-            others = self._turn(m, go, needs_word, priming[0], C(0, 1), self._next_word, (need, second))
+            others = self._turn(m, go, others_need, self.wide, priming[0], C(0, 1), others_word)
             symbol, _ = self._look_up(m, "other_symbols", *others, C(0, 1))
             with m.If(self.wide):
                 m.d.sync += self.o.run.eq(symbol)
@@ -156,21 +166,25 @@ class TokenReader(wiring.Component):
         sum of its code and ``offsets[table][l]``.
         """
         self._ends = [
-            [Signal(length + 1, name=f"end_{t}_{length}") for length in range(MAX_LENGTH + 1)] for t in (0, 1)
+            [Signal(length + 1, name=f"end_{t}_{length}", reset_less=True) for length in range(MAX_LENGTH + 1)]
+            for t in (0, 1)
         ]
-        self._offsets = [[Signal(8, name=f"offset_{t}_{length}") for length in range(MAX_LENGTH + 1)] for t in (0, 1)]
-        code = Signal(MAX_LENGTH + 4)
+        self._offsets = [
+            [Signal(8, name=f"offset_{t}_{length}", reset_less=True) for length in range(MAX_LENGTH + 1)]
+            for t in (0, 1)
+        ]
+        code = Signal(MAX_LENGTH + 4, reset_less=True)
         end = Signal(MAX_LENGTH + 4)
-        total = Signal(range(MAX_LENGTH * 255 + 1))
-        length = Signal(range(MAX_LENGTH + 1))
-        too_many = Signal()
+        total = Signal(range(MAX_LENGTH * 255 + 1), reset_less=True)
+        turn = Signal(MAX_LENGTH, reset_less=True)  # whose length's count comes next
+        too_many = Signal(reset_less=True)
         count, enable = delayed(m, self.count, 1, name="count"), delayed(m, self.count_enable, 1, name="enable")
         m.d.comb += end.eq(code + count)
         m.d.sync += too_many.eq(too_many | (code > 2 << MAX_LENGTH))
         with m.If(enable):
-            m.d.sync += [code.eq(end << 1), total.eq(total + count), length.eq(length + 1)]
+            m.d.sync += [code.eq(end << 1), total.eq(total + count), turn.eq(turn << 1)]
             for index in range(1, MAX_LENGTH + 1):
-                with m.If(length == index - 1):
+                with m.If(turn[index - 1]):
                     for table in (0, 1):
                         with m.If(self.table == table):
                             m.d.sync += [
@@ -178,7 +192,7 @@ class TokenReader(wiring.Component):
                                 self._offsets[table][index].eq(total - code),
                             ]
         with m.If(self.clear):
-            m.d.sync += [code.eq(0), total.eq(0), length.eq(0), too_many.eq(0), self._place.eq(0)]
+            m.d.sync += [code.eq(0), total.eq(0), turn.eq(1), too_many.eq(0), self._place.eq(0)]
         with m.Elif(self.symbols_enable):
             m.d.sync += self._place.eq(self._place + 1)
         m.d.sync += self.complete.eq(~too_many & (code == 2 << MAX_LENGTH) & (total <= MAX_SYMBOLS))
@@ -189,42 +203,46 @@ class TokenReader(wiring.Component):
         m: Module,
         go: Value,
         need: Signal,
+        takes: Value,
         priming: Value,
         runs_next: Value,
         word: Value,
-        instead: tuple[Value, Value] | None = None,
     ) -> tuple[Value, Value]:
         """The loop; the next bits of the stream whose turn it was, and how many of them, less one, are a token.
 
-        Parameters: ``instead``: when another word is to be taken, and that.
+        Parameters: ``need``: to drive: whether a word follows the bits that are here; never without ``takes``.
         """
-        near, near_count = Signal(_BUFFER_WIDTH), Signal(6)
-        far, far_count, far_word = Signal(_BUFFER_WIDTH), Signal(6), Signal(_BUFFER_WIDTH)
-        longer = Signal(MAX_LENGTH - 1)
+        near, far, far_word = (
+            Signal(_BUFFER_WIDTH, name=name, reset_less=True) for name in ("near", "far", "far_word")
+        )
+        near_count, far_count = (Signal(6, name=name, reset_less=True) for name in ("near_count", "far_count"))
+        longer = Signal(MAX_LENGTH - 1, reset_less=True)
+        none_spare, spare = Signal(reset_less=True), Signal(MAX_LENGTH - 1, reset_less=True)
         codes = Signal(MAX_LENGTH, reset_less=True)
         # The ends of the table for the token at hand.
         ends = [Signal.like(end, name=f"current_{bits}", reset_less=True) for bits, end in enumerate(self._ends[0])]
         with m.If(go | self.start):
             for current, values, runs in zip(ends, *self._ends, strict=True):
                 m.d.sync += current.eq(Mux(runs_next, runs, values))
-        # Cycle 1: how long is the token, and does a word follow the bits that are here?
+        # Cycle 1: how long is the token? A word follows the bits that are here where they are few.
         following = near[-MAX_LENGTH:]
         beyond = [following[-bits:] >= ends[bits] for bits in range(1, MAX_LENGTH)]
-        m.d.comb += need.eq(near_count < REFILL_BITS)
         aligned = Signal(_BUFFER_WIDTH)
         m.d.comb += aligned.eq(Cat(C(0, _BUFFER_WIDTH - WORD_WIDTH), word) >> near_count[:5])
-        following_word: Value = aligned
-        if instead is not None:
-            # Chosen last: that it is another one is known late.
-            when, other = instead
-            following_word = Mux(when, Cat(C(0, _BUFFER_WIDTH - WORD_WIDTH), other) >> near_count[:5], aligned)
-        number = _thermometer(list(longer))
+        # All but the last bit of the token's length are found in cycle 1: its steps come first.
+        steps = Signal(3, reset_less=True)
+        number = Cat(_thermometer(list(longer))[0], steps)
+        count = Signal(6)
+        m.d.comb += count.eq(near_count + Mux(need, WORD_WIDTH, 0))
         with m.If(go):
             m.d.sync += [
                 far.eq(near),
-                far_word.eq(Mux(need, following_word, 0)),
-                far_count.eq(near_count + Mux(need, WORD_WIDTH, 0)),
+                far_word.eq(Mux(need, aligned, 0)),
+                far_count.eq(count),
+                none_spare.eq(count <= REFILL_BITS),
+                *[bit.eq(count == REFILL_BITS + 1 + bits) for bits, bit in enumerate(spare)],
                 longer.eq(Mux(priming, 0, Cat(*beyond))),
+                steps.eq(Mux(priming, 0, _thermometer(beyond)[1:])),
                 codes.eq(following),
             ]
             # Cycle 2: what is left. The large steps first: their bits are known earlier.
@@ -232,9 +250,12 @@ class TokenReader(wiring.Component):
             for index in reversed(range(len(number))):
                 moved = Mux(number[index], (moved << (1 << index))[:_BUFFER_WIDTH], moved)
             m.d.sync += [near.eq(moved), near_count.eq(far_count - 1 - number)]
+            # Whether they are few then: where none were to spare, or the token is longer than those that were.
+            m.d.sync += need.eq(takes & (none_spare | (spare & longer).any()))
         with m.If(self.start):
             # A bit that the step without a token takes.
             m.d.sync += [near_count.eq(1), far_count.eq(2), near.eq(0), far.eq(0), far_word.eq(0), longer.eq(0)]
+            m.d.sync += [need.eq(takes), none_spare.eq(1), steps.eq(0)]
         return codes, number
 
     def _look_up(self, m: Module, name: str, codes: Value, number: Value, runs: Value) -> tuple[Signal, Value]:

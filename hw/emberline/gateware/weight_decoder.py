@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -21,18 +21,18 @@ INPUT = data.StructLayout({"word": WORD_WIDTH, "last": 1})
 
 
 class _State(enum.Enum):
-    """Those that take every word have the highest bit set."""
+    """Those that take every word have the highest bit set; two more, that take some, have one of their own."""
 
     TABLE = 0
     START = 1
     DRAIN = 2
     JUDGE = 3
     COUNTS = 4
-    TOKENS = 5
-    HEADER = 8
-    SYMBOLS = 9
-    CHECK = 10
-    FAULT = 11
+    TOKENS = 8
+    HEADER = 16
+    SYMBOLS = 17
+    CHECK = 18
+    FAULT = 19
 
 
 class WeightDecoder(wiring.Component):
@@ -79,7 +79,8 @@ class WeightDecoder(wiring.Component):
         m.submodules.reader = self._reader
         m.submodules.assembler = self._assembler
         self._pop = Signal()
-        self._ended = Signal()
+        # The last word has been taken; what comes is of the next request, and waits until this one is settled.
+        self._ended, self._reopens = Signal(), Signal()
         self._word, self._last, self._available = self._input(m)
         self._state = Signal(_State, init=_State.HEADER)
         self._step = Signal(4)
@@ -87,10 +88,11 @@ class WeightDecoder(wiring.Component):
         self._present = Signal(2)
         self._fourth = Signal()
         self._raise = Signal(FAULT_WIDTH)
-        self._header = Signal(structure(HEADER))
-        self._crc = Signal(PAYLOAD_CRC.width)
+        self._strange = Signal(reset_less=True)
+        self._header = Signal(structure(HEADER), reset_less=True)
+        self._crc = Signal(PAYLOAD_CRC.width, reset_less=True)
         # One less than the words that are left: negative when all have been taken.
-        self._words_left = Signal(signed(len(self._header.words) + 1))
+        self._words_left = Signal(signed(len(self._header.words) + 1), reset_less=True)
         self._connect(m)
         with m.Switch(self._state):
             self._read_header(m)
@@ -99,8 +101,9 @@ class WeightDecoder(wiring.Component):
             self._judge(m)
         # Chosen by few registers, as the whole input waits for it.
         of_payload = ~self._words_left[-1] & self._reader.word_ready
-        taking = self._state[-1] | ((self._state == _State.COUNTS) & self._fourth)
-        m.d.comb += self._pop.eq(self._available & (taking | ((self._state == _State.TOKENS) & of_payload)))
+        always, of_tokens, of_counts = (self._state[index] for index in (4, 3, 2))
+        taking = always | (of_counts & self._fourth) | (of_tokens & of_payload)
+        m.d.comb += self._pop.eq(self._available & taking)
         # A register on the way: states go on for one cycle, in which nothing leaves that must not.
         raised = Signal(FAULT_WIDTH)
         m.d.sync += raised.eq(self._raise)
@@ -114,17 +117,21 @@ class WeightDecoder(wiring.Component):
         """The next word, whether it is the last, and whether it is there: all registers, and so is ``ready``."""
         word, spare = Signal(INPUT, reset_less=True), Signal(INPUT, reset_less=True)
         valid, spare_valid, available = Signal(), Signal(), Signal()
-        m.d.comb += [self.i.ready.eq(~spare_valid), available.eq(valid & ~self._ended)]
+        next_valid, next_ended = Signal(), Signal()
+        m.d.comb += [
+            self.i.ready.eq(~spare_valid),
+            next_valid.eq(Mux(self._pop | ~valid, spare_valid | self.i.valid, 1)),
+            next_ended.eq((self._ended & ~self._reopens) | (self._pop & word.last)),
+        ]
+        m.d.sync += [valid.eq(next_valid), self._ended.eq(next_ended), available.eq(next_valid & ~next_ended)]
         with m.If(self._pop | ~valid):
             with m.If(spare_valid):
                 m.d.sync += word.eq(spare)
             with m.Else():
                 m.d.sync += word.eq(self.i.payload)
-            m.d.sync += [valid.eq(spare_valid | self.i.valid), spare_valid.eq(0)]
+            m.d.sync += spare_valid.eq(0)
         with m.Elif(self.i.valid & ~spare_valid):
             m.d.sync += [spare.eq(self.i.payload), spare_valid.eq(1)]
-        with m.If(self._pop & word.last):
-            m.d.sync += self._ended.eq(1)
         return word.word, word.last, available
 
     def _connect(self, m: Module) -> None:
@@ -168,6 +175,12 @@ class WeightDecoder(wiring.Component):
         with m.If(self._ended):
             m.d.comb += self._raise.eq(StreamFault.TRUNCATED)
 
+    def _wrong(self, m: Module) -> None:
+        """A fault in what follows a header that cannot be, or that the words have ended with."""
+        self._truncated(m)
+        with m.If(self._strange):
+            m.d.comb += self._raise.eq(StreamFault.HEADER)
+
     def _read_header(self, m: Module) -> None:
         header = self._header
         with m.Case(_State.HEADER):
@@ -183,15 +196,13 @@ class WeightDecoder(wiring.Component):
                 with m.If(self._step == HEADER.word_count - 1):
                     m.d.sync += self._state.eq(_State.TABLE)
         with m.Case(_State.TABLE):
-            self._truncated(m)
             zeros = Cat((field == 0) for field in (header.chunks, header.pairs, header.words)).any()
             others = (header.distance != 0) & (header.distance != self._distance)
             m.d.comb += self._reader.clear.eq(1)
             m.d.sync += [self._step.eq(0), self._table.eq(~header.new_values)]
             if self._wide:
                 others |= header.identifier[0] & header.sparse
-            with m.If(zeros | others | header.reserved_1.any() | header.reserved_2.any()):
-                m.d.comb += self._raise.eq(StreamFault.HEADER)
+            m.d.sync += self._strange.eq(zeros | others | header.reserved_1.any() | header.reserved_2.any())
             with m.If(header.new_values | header.new_runs):
                 m.d.sync += self._state.eq(_State.COUNTS)
             with m.Else():
@@ -199,9 +210,9 @@ class WeightDecoder(wiring.Component):
 
     def _read_tables(self, m: Module) -> None:
         reader, counts = self._reader, 4 * COUNT_WORDS
-        left = Signal(range(MAX_SYMBOLS // 4 + 1))
+        left = Signal(range(-2, MAX_SYMBOLS // 4 + 1), reset_less=True)  # words of symbols, less two
         with m.Case(_State.COUNTS):
-            self._truncated(m)
+            self._wrong(m)
             with m.If(self._step < counts):
                 m.d.comb += reader.count_enable.eq(self._available)
                 with m.If(self._available):
@@ -210,7 +221,7 @@ class WeightDecoder(wiring.Component):
                 # `complete` comes three cycles after the last count.
                 m.d.sync += self._step.eq(self._step + 1)
             with m.Else():
-                m.d.sync += [left.eq((reader.symbol_count + 3) >> 2), self._state.eq(_State.SYMBOLS)]
+                m.d.sync += [left.eq(((reader.symbol_count + 3) >> 2) - 2), self._state.eq(_State.SYMBOLS)]
                 with m.If(~reader.complete):
                     m.d.comb += self._raise.eq(StreamFault.TABLE)
         with m.Case(_State.SYMBOLS):
@@ -218,7 +229,7 @@ class WeightDecoder(wiring.Component):
             m.d.comb += reader.symbols_enable.eq(self._available)
             with m.If(self._available):
                 m.d.sync += left.eq(left - 1)
-                with m.If(left == 1):
+                with m.If(left[-1]):
                     m.d.sync += [
                         self._state.eq(_State.TABLE),
                         self._present.bit_select(self._table, 1).eq(1),
@@ -234,11 +245,11 @@ class WeightDecoder(wiring.Component):
         m.d.sync += starved.eq(reader.wants & exhausted)
         m.d.sync += fits.eq(assembler.exact & exhausted & reader.drained)
         with m.Case(_State.START):
-            self._truncated(m)
             m.d.comb += [reader.start.eq(1), assembler.start.eq(1)]
             m.d.sync += [self._words_left.eq(header.words - 1), self._state.eq(_State.TOKENS)]
             with m.If(~self._present[0] | (header.sparse & ~self._present[1])):
                 m.d.comb += self._raise.eq(StreamFault.TABLE)
+            self._wrong(m)
         with m.Case(_State.TOKENS):
             self._truncated(m)
             m.d.comb += reader.word_valid.eq(self._available & ~exhausted)
@@ -268,13 +279,14 @@ class WeightDecoder(wiring.Component):
             with m.If(judged & wrong):
                 m.d.comb += self._raise.eq(StreamFault.CHECK)
             with m.Elif(judged & ~self.o.valid):
+                m.d.comb += self._reopens.eq(1)
                 m.d.sync += [
                     self.done.eq(1),
-                    self._ended.eq(0),
                     self._step.eq(0),
                     self._state.eq(_State.HEADER),
                 ]
         with m.Case(_State.FAULT):
             m.d.sync += [self._present.eq(0), self._step.eq(0)]
             with m.If(self._ended & (self.fault == StreamFault.NONE)):
-                m.d.sync += [self._ended.eq(0), self._state.eq(_State.HEADER)]
+                m.d.comb += self._reopens.eq(1)
+                m.d.sync += self._state.eq(_State.HEADER)
