@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Const, Module, Mux, Signal, signed
+from typing import Any
+
+from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -73,17 +75,17 @@ class ResultWriter(wiring.Component):
         loaded = self.settings[context]
         word = Mux(loaded.depthwise, self._groups_per_word, 1)
         pixel_ends, column_ends = Const(1), columns[-1]
-        step = settings.target_pixel_step
+        step: Value = settings.target_pixel_step
         if self._column_groups > 1:
-            group = Signal(range(self._column_groups))
-            pixel_ends = group == settings.column_groups[: len(group)]
+            # Which group of its column comes next, and what follows from that, in time.
+            group, next_group = (Signal(range(self._column_groups), name=n) for n in ("group_index", "next_group"))
+            pixel_ends, step = Signal(name="pixel_ends"), Signal(ADDRESS_WIDTH, name="step", reset_less=True)
             column_ends = pixel_ends & columns[-1]
-            within = Const(1, ADDRESS_WIDTH)
-            if self._column_groups > self._groups_per_word:
-                within = Mux(settings.pair & (group == self._groups_per_word - 1), settings.second_step, 1)
-            step = Mux(pixel_ends, step, within)
+            m.d.comb += next_group.eq(Mux(pixel_ends, 0, group + 1))
             with m.If(self.i_valid):
-                m.d.sync += group.eq(Mux(pixel_ends, 0, group + 1))
+                m.d.sync += [group.eq(next_group), *self._look_ahead(pixel_ends, step, next_group, settings)]
+            with m.Elif(waiting):
+                m.d.sync += self._look_ahead(pixel_ends, step, Const(0, len(group)), loaded)
         last = Signal()
         m.d.comb += last.eq(column_ends & groups[-1])
         with m.If(self.i_valid):
@@ -135,3 +137,11 @@ class ResultWriter(wiring.Component):
             self.o_address.eq(address_out),
         ]
         return m
+
+    def _look_ahead(self, pixel_ends: Signal, step: Signal, group: Value, settings: data.View) -> list[Any]:
+        """Whether a column ends with this group of it, and the step to the address of the one behind it."""
+        ends = group == settings.column_groups[: len(group)]
+        within: Value = Const(1, ADDRESS_WIDTH)
+        if self._column_groups > self._groups_per_word:
+            within = Mux(settings.pair & (group == self._groups_per_word - 1), settings.second_step, 1)
+        return [pixel_ends.eq(ends), step.eq(Mux(ends, settings.target_pixel_step, within))]

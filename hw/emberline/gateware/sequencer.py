@@ -272,8 +272,11 @@ class Sequencer(PointerPath):
                 m.d.comb += fault.eq(self.i_load_fault)
         m.d.sync += self.o_row_valid.eq((state == State.READY) & ~self.i_row_taken & free & link_ready & loaded)
 
-        with m.If(fault != Fault.NONE):
-            m.d.sync += [self.fault.eq(fault), self.running.eq(0), state.eq(State.STOPPED)]
+        # A cycle later, in which no ROW is taken that would not have been taken before.
+        raised = Signal(Fault)
+        m.d.sync += raised.eq(fault)
+        with m.If(raised != Fault.NONE):
+            m.d.sync += [self.fault.eq(raised), self.running.eq(0), state.eq(State.STOPPED)]
 
     def _instruction_length(self, word: Value) -> Value:
         """Words of the FRAME, RESULT, LOAD or ROW that begins with ``word``."""

@@ -102,29 +102,28 @@ class WeightLoader(wiring.Component):
             wide=self._architecture.decodes_wide,
             family=self._architecture.family,
         )
-        # What a LOAD begins with. From two flashes it is taken in every idle cycle, so that nothing but the state has
-        # to know in that cycle whether there is one.
-        begins = state == State.IDLE if self._takes_words else starts
+        # What a LOAD begins with is taken in every idle cycle, so that nothing but the state has to know in that cycle
+        # whether there is one.
+        idle = state == State.IDLE
         # Negative in the cycle in which the LOAD may be complete
         timer = Signal(signed(len(load.cycles) + 1), reset_less=True)
-        m.d.sync += timer.eq(Mux(begins, first.cycles - 2, Mux(timer[-1], timer, timer - 1)))
+        m.d.sync += timer.eq(Mux(idle, first.cycles - 2, Mux(timer[-1], timer, timer - 1)))
         m.d.comb += [
-            starts.eq((state == State.IDLE) & ready),
+            starts.eq(idle & ready),
             complete.eq((state == State.WAIT) & timer[-1]),
             self.read.valid.eq(state == State.ASK),
             self.read.payload.address.eq(load.source),
             self.read.payload.length.eq(load.length),
         ]
         m.d.sync += self.o_late.eq(timer[-1] & state.matches(State.ASK, State.DECODE))
-        self._feed(m, first, begins)
+        self._feed(m, first, idle)
         self._write(m)
-        decoded = self._judge(m, begins)
+        decoded = self._judge(m, idle)
         with m.Switch(state):
             with m.Case(State.IDLE):
+                m.d.sync += load.eq(first)
                 with m.If(ready):
-                    m.d.sync += [load.eq(first), state.eq(State.ASK)]
-                if self._takes_words:
-                    m.d.sync += load.eq(first)
+                    m.d.sync += state.eq(State.ASK)
             with m.Case(State.ASK):
                 with m.If(self.read.ready):
                     m.d.sync += state.eq(State.DECODE)
@@ -143,18 +142,21 @@ class WeightLoader(wiring.Component):
         m.submodules.queue = queue = Memory(shape=unsigned(LOAD.size), depth=isa.LOAD_QUEUE, init=[])
         write, read = queue.write_port(), queue.read_port(domain="comb")
         head, tail = Signal(range(isa.LOAD_QUEUE)), Signal(range(isa.LOAD_QUEUE))
-        walking, blocked, waiting = Signal(), Signal(isa.LOAD_QUEUE), Signal(isa.LOAD_QUEUE)
-        ready = Signal()
+        # How many are waiting, and how many of them, the first ones, for no ROW.
+        waiting, free = (Signal(range(isa.LOAD_QUEUE + 1), name=name) for name in ("waiting", "free"))
+        walking, ready = Signal(), Signal()
+        first = Signal(LOAD, reset_less=True)
         load = delayed(m, self.i.as_value(), 1, name="load")
         queued = data.View(LOAD, load)
         valid = delayed(m, self.i_valid, 1, name="load_valid", reset=True)
         blocks = delayed(m, walking & ~self.i_row_end, 1, name="load_blocked", reset=True)
+        left = waiting + valid - self._starts
         m.d.comb += [
             write.en.eq(valid),
             write.addr.eq(tail),
             write.data.eq(load),
             read.addr.eq(head),
-            ready.eq((waiting & ~blocked).bit_select(head, 1)),
+            ready.eq(free != 0),
         ]
         m.d.sync += [
             self.o_pending.eq(self.o_pending + self.i_valid - self._complete),
@@ -163,29 +165,27 @@ class WeightLoader(wiring.Component):
             ),
             self.o_pages_pending.eq(self.o_pages_pending + (valid & queued.page) - (self._complete & self._load.page)),
             walking.eq((walking & ~self.i_row_end) | self.i_row_taken),
+            waiting.eq(left),
+            free.eq(Mux(self.i_row_end, left, free + (valid & ~blocks) - self._starts)),
+            # A register on the way, past which the first one of an empty queue goes.
+            first.eq(Mux(waiting == 0, load, read.data)),
         ]
-        with m.If(self.i_row_end):
-            m.d.sync += blocked.eq(0)
         with m.If(valid):
-            m.d.sync += [
-                tail.eq(tail + 1),
-                waiting.bit_select(tail, 1).eq(1),
-                blocked.bit_select(tail, 1).eq(blocks & ~self.i_row_end),
-            ]
+            m.d.sync += tail.eq(tail + 1)
         with m.If(self._starts):
-            m.d.sync += [head.eq(head + 1), waiting.bit_select(head, 1).eq(0)]
-        return data.View(LOAD, read.data), ready
+            m.d.sync += head.eq(head + 1)
+        return first, ready
 
-    def _feed(self, m: Module, first: data.View, begins: Value) -> None:
+    def _feed(self, m: Module, first: data.View, idle: Value) -> None:
         """Words for the decoder, ``last`` with the last one."""
         words_left = Signal(signed(len(first.length) - 1), reset_less=True)  # behind the one that is at hand, less one
         taken, then = self._take_words(m, words_left) if self._takes_words else self._gather(m, words_left)
         with m.If(taken):
             m.d.sync += [*then, words_left.eq(words_left - 1)]
-        with m.If(begins):
+        with m.If(idle):
             m.d.sync += words_left.eq((first.length >> 2) - 2)
         self._all_taken = all_taken = Signal()
-        m.d.sync += all_taken.eq(~begins & (all_taken | (taken & words_left[-1])))
+        m.d.sync += all_taken.eq(~idle & (all_taken | (taken & words_left[-1])))
 
     def _take_words(self, m: Module, words_left: Signal) -> tuple[Value, list[Any]]:
         """Words as they come: when one is taken, and what happens then."""
@@ -218,16 +218,17 @@ class WeightLoader(wiring.Component):
         load = self._load
         chunks_left = Signal(signed(len(load.words) + self._chunk_bits + 1), reset_less=True)  # less one
         address = Signal.like(self.write_address, reset_less=True)
-        decoder = self._decoder
-        m.d.comb += decoder.o.ready.eq(1)
+        m.d.comb += self._decoder.o.ready.eq(1)
+        comes = delayed(m, self._decoder.o.valid, 1, name="chunk_comes", reset=True)
+        chunk = delayed(m, self._decoder.o.payload, 1, name="chunk")
         m.d.sync += [
-            self.write_enable.eq(decoder.o.valid & ~chunks_left[-1] & ~load.page),
-            self.page_enable.eq(decoder.o.valid & ~chunks_left[-1] & load.page),
+            self.write_enable.eq(comes & ~chunks_left[-1] & ~load.page),
+            self.page_enable.eq(comes & ~chunks_left[-1] & load.page),
             self.write_address.eq(address),
-            self.write_data.eq(decoder.o.payload),
+            self.write_data.eq(chunk),
         ]
         self._overflow, self._all_written = Signal(), Signal()
-        with m.If(decoder.o.valid):
+        with m.If(comes):
             m.d.sync += [address.eq(address + 1), chunks_left.eq(chunks_left - 1)]
             with m.If(chunks_left[-1]):
                 m.d.sync += self._overflow.eq(1)
@@ -238,14 +239,14 @@ class WeightLoader(wiring.Component):
                 chunks_left.eq(Mux(load.page, load.words, load.words << self._chunk_bits) - 1),
             ]
 
-    def _judge(self, m: Module, begins: Value) -> Signal:
+    def _judge(self, m: Module, idle: Value) -> Signal:
         """Whether all blocks have been decoded and are this program's; anything else is a fault."""
         decoder = self._decoder
         check = Signal.like(self._load.check, reset_less=True)
         done, ended = Signal(), Signal()
         decoded = Signal()
         m.d.sync += [done.eq(decoder.done), ended.eq(done & self._all_taken & (self._state == State.DECODE))]
-        with m.If(begins):
+        with m.If(idle):
             m.d.sync += check.eq(0)
         with m.Elif(decoder.done):
             m.d.sync += check.eq(check ^ decoder.check)
@@ -253,10 +254,16 @@ class WeightLoader(wiring.Component):
         m.d.sync += right.eq(check == self._load.check)
         whole = self._all_written & ~self._overflow
         m.d.comb += decoded.eq(ended & whole & right)
+        # Faults are a cycle later; nothing becomes complete behind one.
+        malformed, strange = Signal(), Signal()
+        m.d.sync += [
+            malformed.eq((decoder.fault != 0) | self._overflow | (ended & ~whole)),
+            strange.eq(ended & ~right),
+        ]
         with m.If(self.o_fault == Fault.NONE):
-            with m.If((decoder.fault != 0) | self._overflow | (ended & ~whole)):
+            with m.If(malformed):
                 m.d.sync += self.o_fault.eq(Fault.WEIGHTS)
-            with m.Elif(ended & ~right):
+            with m.Elif(strange):
                 m.d.sync += self.o_fault.eq(Fault.WEIGHTS_CHECK)
             with m.Elif(self._state == State.ASK):
                 for flash_fault, fault in _FAULTS.items():

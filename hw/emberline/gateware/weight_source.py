@@ -90,8 +90,8 @@ class WeightSource(wiring.Component):
             self.weights_pending.eq(loader.o_weights_pending),
             self.pages_pending.eq(loader.o_pages_pending),
             self.late.eq(loader.o_late),
-            self.fault.eq(loader.o_fault),
         ]
+        m.d.sync += self.fault.eq(loader.o_fault)
         if self._architecture.fetches_from_link:
             self._build_supply(m, loader)
         else:
