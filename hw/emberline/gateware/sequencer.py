@@ -272,7 +272,7 @@ class Sequencer(PointerPath):
                 m.d.comb += fault.eq(self.i_load_fault)
         m.d.sync += self.o_row_valid.eq((state == State.READY) & ~self.i_row_taken & free & link_ready & loaded)
 
-        # A cycle later, in which no ROW is taken that would not have been taken before.
+        # A cycle later. A ROW that is still taken meanwhile waits for nothing that is at fault.
         raised = Signal(Fault)
         m.d.sync += raised.eq(fault)
         with m.If(raised != Fault.NONE):
