@@ -52,7 +52,8 @@ class TokenReader(wiring.Component):
         o_valid, o: pairs, of a dense block one for each token, with a run of 0; of a wide one for two tokens, the
             second of them in the place of the run. No back-pressure but ``room``.
 
-    One token each cycle; of a wide block two, but for words that both need at once and that do not wait inside.
+    One token each cycle; of a wide block two, but for a cycle where both need a word at once, and for words that do not
+    wait inside.
     """
 
     def __init__(self, *, wide: bool = False, family: str = "generic") -> None:

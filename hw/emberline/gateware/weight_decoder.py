@@ -176,7 +176,7 @@ class WeightDecoder(wiring.Component):
             m.d.comb += self._raise.eq(StreamFault.TRUNCATED)
 
     def _wrong(self, m: Module) -> None:
-        """A fault in what follows a header that cannot be, or that the words have ended with."""
+        """A fault where the header is of no block, or where the words have ended though the check has not come yet."""
         self._truncated(m)
         with m.If(self._strange):
             m.d.comb += self._raise.eq(StreamFault.HEADER)
