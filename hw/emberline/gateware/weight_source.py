@@ -37,8 +37,8 @@ class WeightSource(wiring.Component):
     """The loader with what brings its bytes, and the writes of both memories, one cycle later.
 
     Members:
-        load, load_valid, row_taken, row_end, pending, weights_pending, pages_pending, late, fault: `WeightLoader`; fault is
-            a cycle later.
+        load, load_valid, row_taken, row_end, pending, weights_pending, pages_pending, late, fault: `WeightLoader`;
+            fault is a cycle later.
         i_weight_enable, i_weight_address, i_weight_data, i_program_enable, i_program_address, i_program_data: from the
             link; nothing is fetched meanwhile.
         o_weight_enable, o_weight_address, o_weight_data, o_program_enable, o_program_address, o_program_data: to the
